@@ -1,0 +1,70 @@
+"""One sample of one array, from numbers to the bytes of its chunk and back.
+
+A chunk is the sample's values, little-endian, in C order. A compressed array wraps them in a Blosc frame
+and appends the CRC-32C of that frame, so that no reader hands damaged bytes to the decompressor. The Zarr
+metadata says the same to other readers: codecs `bytes`, then `blosc` and `crc32c`.
+"""
+
+import struct
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+
+from cache_schema.errors import Corrupt
+from cache_schema.spec import ArraySpec
+
+# LZ4 after a bit shuffle saves what Zstandard does on features, to within a few percent, at twice the speed.
+BLOSC_CNAME = "lz4"
+BLOSC_LEVEL = 5
+BLOSC_SHUFFLE = "bitshuffle"
+_CRC = struct.Struct("<I")
+# Flags and sizes that start a Blosc 1 frame: four bytes, then nbytes, blocksize and cbytes.
+_BLOSC_HEADER = struct.Struct("<4xIII")
+
+
+def disk_dtype(array: ArraySpec) -> np.dtype:
+    """The array's dtype as it lies on disk."""
+    return np.dtype(array.dtype).newbyteorder("<")
+
+
+def raw_bytes(values: np.ndarray) -> np.ndarray:
+    """The bytes of a C-ordered array as a flat uint8 view."""
+    return values.reshape(-1).view(np.uint8)
+
+
+def crc32c(data: bytes | np.ndarray) -> str:
+    """CRC-32C (Castagnoli) as eight hexadecimal digits, the way all records of the store spell it."""
+    return f"{google_crc32c.value(data):08x}"
+
+
+def encode(array: ArraySpec, values: np.ndarray) -> bytes | np.ndarray:
+    """Chunk bytes of one sample. `values` is C-ordered and has the array's shape and disk dtype."""
+    if not array.compressed:
+        return raw_bytes(values)
+    # With threads Blosc orders its blocks by who finishes first, and equal input gives unequal bytes.
+    blosc.use_threads = False
+    frame = blosc.compress(values, BLOSC_CNAME.encode(), BLOSC_LEVEL, blosc.BITSHUFFLE, 0)
+    return frame + _CRC.pack(google_crc32c.value(frame))
+
+
+def decode(array: ArraySpec, chunk: memoryview) -> np.ndarray:
+    """Values of one sample in memory of their own, from the bytes of its chunk.
+
+    Raises Corrupt when the chunk cannot be what `encode` made for this array.
+    """
+    dtype = disk_dtype(array)
+    if not array.compressed:
+        if chunk.nbytes != array.bytes_per_sample:
+            raise Corrupt(f"chunk of {chunk.nbytes} bytes where {array.bytes_per_sample} belong")
+        return np.frombuffer(chunk, dtype).reshape(array.shape).copy()
+    # Small, so a copy is cheap, and the decompressor never sees a file that changes under its hands.
+    frame, stored = bytes(chunk[: -_CRC.size]), bytes(chunk[-_CRC.size :])
+    if len(frame) < _BLOSC_HEADER.size or _CRC.pack(google_crc32c.value(frame)) != stored:
+        raise Corrupt("compressed chunk does not match its CRC-32C")
+    n_bytes, _, n_compressed = _BLOSC_HEADER.unpack_from(frame)
+    if (n_bytes, n_compressed) != (array.bytes_per_sample, len(frame)):
+        raise Corrupt(f"Blosc frame of {n_bytes} bytes where {array.bytes_per_sample} belong")
+    values = np.empty(array.shape, dtype)
+    blosc.decompress(frame, values.reshape(-1))
+    return values

@@ -1,0 +1,122 @@
+"""The record that is written last into a scene or teacher head, and without which nothing in it counts.
+
+A manifest file is one JSON object `{"crc32c":"xxxxxxxx","manifest":…}` and a newline. The checksum covers the
+bytes of the inner value as they stand, so a damaged manifest is never believed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from cache_schema import names
+from cache_schema.codec import crc32c
+from cache_schema.errors import Corrupt, Problem, SpecInvalid
+from cache_schema.fields import Fact, canonical_json, each, fact, integer, text
+from cache_schema.spec import ArraySpec
+
+MANIFEST_NAME = "manifest.json"
+_HEAD = b'{"crc32c":"%s","manifest":'
+_HEAD_NBYTES = len(_HEAD % b"00000000")
+_TAIL = b"}\n"
+
+ManifestT = TypeVar("ManifestT", bound=Fact)
+
+crc_digits = text(r"[0-9a-f]{8}", "a CRC-32C as 8 small hexadecimal digits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord(Fact):
+    """A metadata file of the folder that the manifest stands in."""
+
+    path: Annotated[str, text()]  # relative, "/" between the parts
+    nbytes: Annotated[int, integer(0)]
+    crc32c: Annotated[str, crc_digits]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRecord(Fact):
+    """One array of a scene: what it is, and a checksum of every sample's values before compression."""
+
+    array: Annotated[ArraySpec, fact(ArraySpec)]
+    samples_per_shard: Annotated[int, integer(1)]
+    shard_nbytes: Annotated[tuple[int, ...], each(integer(1), minimum=1)]
+    crc32c: Annotated[tuple[str, ...], each(crc_digits, minimum=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneManifest(Fact):
+    """A published scene. Row i of every array belongs to sample_tokens[i]."""
+
+    scene_name: Annotated[str, names.scene_name]
+    scene_token: Annotated[str, names.token]
+    sample_tokens: Annotated[tuple[str, ...], each(names.token, minimum=1, unique=True)]
+    timestamps_us: Annotated[tuple[int, ...], each(integer(0), minimum=1)]
+    arrays: Annotated[tuple[ArrayRecord, ...], each(fact(ArrayRecord), minimum=1)]
+    metadata_files: Annotated[tuple[FileRecord, ...], each(fact(FileRecord), minimum=1)]
+
+    def contradictions(self) -> list[Problem]:
+        n_samples = len(self.sample_tokens)
+        lengths = {"timestamps_us": (len(self.timestamps_us), n_samples)}
+        for record in self.arrays:
+            lengths[f"{record.array.name}.crc32c"] = len(record.crc32c), n_samples
+            n_shards = -(-n_samples // record.samples_per_shard)
+            lengths[f"{record.array.name}.shard_nbytes"] = len(record.shard_nbytes), n_shards
+        return [
+            Problem(where, f"{expected} items", str(got))
+            for where, (got, expected) in lengths.items()
+            if got != expected
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterRecord(Fact):
+    """One float32 parameter of the teacher's decoder or head."""
+
+    name: Annotated[str, names.parameter_name]
+    shape: Annotated[tuple[int, ...], each(integer(1))]
+    crc32c: Annotated[str, crc_digits]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadManifest(Fact):
+    """The published weights of the teacher's decoder and head."""
+
+    parameters: Annotated[tuple[ParameterRecord, ...], each(fact(ParameterRecord), minimum=1)]
+    metadata_files: Annotated[tuple[FileRecord, ...], each(fact(FileRecord), minimum=1)]
+
+
+def file_records(files: Mapping[str, bytes]) -> tuple[FileRecord, ...]:
+    """Records of metadata files, given their contents by relative path."""
+    return tuple(
+        FileRecord(path=path, nbytes=len(data), crc32c=crc32c(data)) for path, data in sorted(files.items())
+    )
+
+
+def pack_manifest(manifest: Fact) -> bytes:
+    """The bytes of a manifest file."""
+    body = canonical_json(manifest.to_dict())
+    return _HEAD % crc32c(body).encode() + body + _TAIL
+
+
+def read_raw_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder as plain JSON, its checksum tested and its fields not.
+
+    Raises FileNotFoundError when there is none, Corrupt when it is damaged.
+    """
+    path = folder / MANIFEST_NAME
+    data = path.read_bytes()
+    body = data[_HEAD_NBYTES : -len(_TAIL)]
+    if data != _HEAD % crc32c(body).encode() + body + _TAIL:
+        raise Corrupt(f"{path} does not match its own checksum")
+    return json.loads(body)
+
+
+def read_manifest(folder: Path, kind: type[ManifestT]) -> ManifestT:
+    """The manifest of a folder. Raises as `read_raw_manifest` does, and Corrupt when a field does not fit."""
+    raw = read_raw_manifest(folder)
+    try:
+        return kind.from_dict(raw)
+    except SpecInvalid as error:
+        raise Corrupt(f"{folder / MANIFEST_NAME}: {error}") from None

@@ -1,0 +1,168 @@
+"""Gives the arrays of a sample back by its token."""
+
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache_schema.codec import crc32c, raw_bytes
+from cache_schema.errors import Corrupt, Problem, SampleMissing, SpecInvalid
+from cache_schema.manifest import ArrayRecord, SceneManifest, read_manifest, read_raw_manifest
+from cache_schema.shard_reader import ShardReader
+from cache_schema.spec import StoreSpec
+from cache_schema.store_root import SCENES_GROUP, published_scenes, read_root
+from cache_schema.teacher_head import HEAD_GROUP, read_head
+from cache_schema.zarr_metadata import shard_key
+
+# Open shards cost a file descriptor and a map each; a scene has about a dozen.
+_OPEN_SHARDS = 64
+_OPEN_SCENES = 16
+
+
+class TargetReader:
+    """Random access to the published samples of a store.
+
+    Safe to share between threads and to use in forked or spawned workers; pickles as its arguments. It sees
+    the scenes that were published when a sample was first asked for. Memory does not grow with what was read.
+
+    Args:
+        path: the store.
+        verify_checksums: test every array that is read against the checksum made when it was written.
+
+    Raises:
+        StoreNotFound: nothing, or no store of ours, at `path`.
+        SchemaTooNew: a later format wrote it.
+        Corrupt: what the store says about itself is damaged.
+    """
+
+    def __init__(self, path: str | Path, *, verify_checksums: bool = True) -> None:
+        self.path = Path(path)
+        self.verify_checksums = verify_checksums
+        self.spec: StoreSpec = read_root(self.path)
+        self._manifest = lru_cache(maxsize=_OPEN_SCENES)(self._open_manifest)
+        self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._open_shard)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "verify_checksums": self.verify_checksums}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    @cached_property
+    def scenes(self) -> dict[str, tuple[str, ...]]:
+        """Sample tokens in time order, by scene name; scenes sorted by name."""
+        found = {}
+        for name in published_scenes(self.path):
+            raw = read_raw_manifest(self.path / SCENES_GROUP / name)
+            if raw["scene_name"] != name:
+                raise Corrupt(f"scene {name} of {self.path} holds the manifest of {raw['scene_name']}")
+            found[name] = tuple(raw["sample_tokens"])
+        return found
+
+    @cached_property
+    def sample_tokens(self) -> tuple[str, ...]:
+        """All samples, scene by scene and in time order within one."""
+        return tuple(self._places)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        places: dict[str, tuple[str, int]] = {}
+        for name, tokens in self.scenes.items():
+            for row, token in enumerate(tokens):
+                if token in places:
+                    raise Corrupt(f"sample {token} of {self.path} is in scenes {places[token][0]} and {name}")
+                places[token] = (name, row)
+        return places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, sample_token: object) -> bool:
+        return sample_token in self._places
+
+    def __getitem__(self, sample_token: str) -> dict[str, np.ndarray]:
+        """All arrays of a sample; see `read`."""
+        return self.read(sample_token)
+
+    def read(self, sample_token: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Arrays of a sample by name, each of its own memory and writable.
+
+        Args:
+            sample_token: as the dataset calls the sample.
+            names: only these arrays; all of them when None.
+
+        Raises:
+            SampleMissing: the token is not in a published scene of this store.
+            SpecInvalid: the store has no array of one of these names.
+            Corrupt: bytes are missing or do not match their checksum.
+        """
+        wanted = self._wanted(names)
+        scene_name, row = self._place(sample_token)
+        records = {record.array.name: record for record in self._manifest(scene_name).arrays}
+        return {name: self._read_array(sample_token, scene_name, row, records[name]) for name in wanted}
+
+    def scene_of(self, sample_token: str) -> str:
+        """Name of the scene that holds a sample. Raises SampleMissing."""
+        return self._place(sample_token)[0]
+
+    def timestamp_us(self, sample_token: str) -> int:
+        """When a sample was taken, in microseconds. Raises SampleMissing."""
+        scene_name, row = self._place(sample_token)
+        return self._manifest(scene_name).timestamps_us[row]
+
+    def read_teacher_head(self) -> dict[str, np.ndarray]:
+        """Weights of the teacher's decoder and head, float32 by dotted name.
+
+        Raises StoreNotFound when none were written, Corrupt when they are damaged.
+        """
+        return read_head(self.path / HEAD_GROUP)
+
+    def _wanted(self, names: Iterable[str] | None) -> list[str]:
+        known = [array.name for array in self.spec.arrays]
+        wanted = known if names is None else list(names)
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise SpecInvalid(
+                f"{self.path} does not hold what was asked for",
+                [Problem(str(name), f"one of {', '.join(known)}", "no such array") for name in unknown],
+            )
+        return wanted
+
+    def _place(self, sample_token: str) -> tuple[str, int]:
+        place = self._places.get(sample_token)
+        if place is None:
+            dataset = self.spec.dataset
+            raise SampleMissing(
+                f"sample {sample_token} is not in {self.path}, which holds {len(self._places)} samples "
+                f"of {len(self.scenes)} published scenes ({dataset.version}, {dataset.split}).\n"
+                "If its scene was not dumped yet, run the same dump again: it continues where it stopped. "
+                "Otherwise leave the sample out: TargetReader.sample_tokens lists those there are."
+            )
+        return place
+
+    def _read_array(self, sample_token: str, scene_name: str, row: int, record: ArrayRecord) -> np.ndarray:
+        name = record.array.name
+        try:
+            shard_number, slot = divmod(row, record.samples_per_shard)
+            values = self._shard(scene_name, name, shard_number).read(slot)
+            if self.verify_checksums and crc32c(raw_bytes(values)) != record.crc32c[row]:
+                raise Corrupt("its values do not match their checksum")
+        except Corrupt as error:
+            raise Corrupt(f"sample {sample_token}, scene {scene_name}, array {name}: {error}") from None
+        return values
+
+    def _open_manifest(self, scene_name: str) -> SceneManifest:
+        manifest = read_manifest(self.path / SCENES_GROUP / scene_name, SceneManifest)
+        stored = tuple(record.array for record in manifest.arrays)
+        if stored != self.spec.arrays:
+            raise Corrupt(f"scene {scene_name} of {self.path} holds other arrays than the store's spec says")
+        return manifest
+
+    def _open_shard(self, scene_name: str, array_name: str, number: int) -> ShardReader:
+        record = next(r for r in self._manifest(scene_name).arrays if r.array.name == array_name)
+        path = self.path / SCENES_GROUP / scene_name / array_name / shard_key(record.array, number)
+        return ShardReader(
+            path, record.array, slots=record.samples_per_shard, nbytes=record.shard_nbytes[number]
+        )

@@ -1,0 +1,69 @@
+"""Writes Zarr v3 shards chunk by chunk, as the samples come.
+
+zarr-python holds a whole shard in memory before it writes it, at 0.15 to 0.4 GB/s; here a sample's bytes go
+straight to the file and the index follows at the end, so that memory stays flat.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from cache_schema.files import sync_to_disk
+from cache_schema.shard_index import pack_index
+
+
+class ShardWriter:
+    """One shard file, open for appending chunks in slot order.
+
+    Args:
+        path: the file, which must not exist.
+        slots: chunks that fit; fewer may come, and the rest is then marked as missing.
+    """
+
+    def __init__(self, path: Path, slots: int) -> None:
+        self._slots = slots
+        self._extents: list[tuple[int, int]] = []
+        self._end = 0
+        self._file = path.open("xb", buffering=0)
+
+    def append(self, chunk: bytes | np.ndarray) -> None:
+        """Write the next chunk. Raises ValueError when the shard is full, OSError as the disk does."""
+        if self.full:
+            raise ValueError(f"shard has {self._slots} slots, all of them taken")
+        n_bytes = memoryview(chunk).nbytes
+        self._write(chunk)
+        self._extents.append((self._end, n_bytes))
+        self._end += n_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot is taken."""
+        return len(self._extents) == self._slots
+
+    def finish(self) -> int:
+        """Write the index, wait until the disk has everything, close. Returns the file's size in bytes."""
+        index = pack_index(self._extents, self._slots)
+        self._write(index)
+        sync_to_disk(self._file.fileno())
+        self._file.close()
+        return self._end + len(index)
+
+    def close(self) -> None:
+        """Close the file as it is: without an index unless `finish` came first."""
+        self._file.close()
+
+    def _write(self, data: bytes | np.ndarray) -> None:
+        # An unbuffered write may take less than it is given: Linux stops at 2 GiB.
+        rest = memoryview(data).cast("B")
+        while rest.nbytes:
+            rest = rest[self._file.write(rest) :]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,104 @@
+"""The weights of the teacher's decoder and head, once a store: a distillation head needs no checkpoint."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cache_schema import names
+from cache_schema.codec import crc32c, raw_bytes
+from cache_schema.errors import Corrupt, NotFinite, Problem, SpecInvalid, StoreNotFound, shown
+from cache_schema.fields import Unfit
+from cache_schema.files import write_new
+from cache_schema.finite import all_finite, describe_not_finite
+from cache_schema.manifest import (
+    MANIFEST_NAME,
+    HeadManifest,
+    ParameterRecord,
+    file_records,
+    pack_manifest,
+    read_manifest,
+)
+from cache_schema.zarr_metadata import METADATA_NAME, group_document, parameter_document, parameter_key
+
+HEAD_GROUP = "teacher_head"
+
+
+def head_manifest(parameters: Mapping[str, np.ndarray]) -> HeadManifest:
+    """The manifest that these parameters get.
+
+    Raises:
+        SpecInvalid: names, dtypes or shapes that cannot be stored, all of them listed.
+        NotFinite: a NaN or infinity.
+    """
+    problems = [] if parameters else [Problem("parameters", "at least one", "none")]
+    for name, values in parameters.items():
+        try:
+            names.parameter_name(name)
+        except Unfit as unfit:
+            problems.append(Problem("name", str(unfit), shown(name)))
+        if not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.size == 0:
+            got = (
+                f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+            )
+            problems.append(Problem(str(name), "a float32 array with at least one value", got))
+    if problems:
+        raise SpecInvalid("teacher head is not valid", problems)
+    ordered = {name: np.asarray(parameters[name], order="C") for name in sorted(parameters)}
+    for name, values in ordered.items():
+        if not all_finite(values):
+            raise NotFinite(f"teacher head, parameter {name}: {describe_not_finite(values)}")
+    documents = head_documents({name: values.shape for name, values in ordered.items()})
+    return HeadManifest(
+        parameters=tuple(
+            ParameterRecord(name=name, shape=values.shape, crc32c=crc32c(raw_bytes(values)))
+            for name, values in ordered.items()
+        ),
+        metadata_files=file_records(documents),
+    )
+
+
+def head_documents(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, bytes]:
+    """The Zarr metadata of the group by relative path."""
+    members = {name: parameter_document(name, shape) for name, shape in shapes.items()}
+    documents = {f"{name}/{METADATA_NAME}": document for name, document in members.items()}
+    documents[METADATA_NAME] = group_document({}, members)
+    return documents
+
+
+def write_head(folder: Path, parameters: Mapping[str, np.ndarray], manifest: HeadManifest) -> None:
+    """Fill an empty folder with the group that `manifest` describes."""
+    for record in manifest.parameters:
+        (folder / record.name).mkdir()
+        values = np.asarray(parameters[record.name], order="C")
+        write_new(folder / record.name / parameter_key(record.shape), raw_bytes(values).tobytes())
+    for path, data in head_documents({record.name: record.shape for record in manifest.parameters}).items():
+        write_new(folder / path, data)
+    write_new(folder / MANIFEST_NAME, pack_manifest(manifest))
+
+
+def read_head(folder: Path) -> dict[str, np.ndarray]:
+    """All parameters by dotted name, float32, each tested against its checksum.
+
+    Raises StoreNotFound when no head was published here, Corrupt when a parameter is damaged.
+    """
+    try:
+        manifest = read_manifest(folder, HeadManifest)
+    except FileNotFoundError:
+        raise StoreNotFound(
+            f"{folder} holds no teacher head.\n"
+            "Run the dump again over the same store: it writes what is missing."
+        ) from None
+    return {record.name: _read_parameter(folder, record) for record in manifest.parameters}
+
+
+def _read_parameter(folder: Path, record: ParameterRecord) -> np.ndarray:
+    path = folder / record.name / parameter_key(record.shape)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise Corrupt(f"{path} is gone") from None
+    if len(data) != 4 * math.prod(record.shape) or crc32c(data) != record.crc32c:
+        raise Corrupt(f"{path} does not match the checksum of parameter {record.name}")
+    return np.frombuffer(data, "<f4").reshape(record.shape).copy()
