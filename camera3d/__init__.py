@@ -1,0 +1,1 @@
+"""What both stages share: detectors, layers, ops, nuScenes input, geometry and evaluation."""

@@ -1,0 +1,78 @@
+"""Are the image files there and whole? Asked before hours of work depend on them.
+
+A JPEG is taken to be whole when it starts with the start-of-image marker and ends with the end-of-image
+marker: a copy that broke off lacks the latter, and no pixel has to be decoded. Other formats are decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from camera3d.data.index import Frame
+from camera3d.errors import ImagesBroken, shown
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_TAIL_BYTES = 4096
+
+
+def check_images(dataroot: str | Path, frames: Iterable[Frame], jobs: int = 8, progress: bool = True) -> int:
+    """Check every image of `frames`; returns how many there are.
+
+    Raises ImagesBroken with the complete list in `.paths` (relative to the dataroot, in the order of the
+    frames), ten of them in the message. `jobs` threads; `progress` shows a bar on stderr.
+    """
+    root = Path(dataroot)
+    paths = list(dict.fromkeys(path for frame in frames for path in frame.image_paths))
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        faults = pool.map(lambda path: image_fault(root / path), paths)
+        bar = tqdm(faults, total=len(paths), desc="checking images", unit="file", disable=not progress)
+        broken = [(path, fault) for path, fault in zip(paths, bar, strict=True) if fault]
+    if broken:
+        lines = shown(f"{path}: {fault}" for path, fault in broken)
+        raise ImagesBroken(
+            f"{len(broken)} of {len(paths)} image files below {root} are missing or broken:\n{lines}\n"
+            "Copy or unpack these files again.",
+            broken,
+        )
+    return len(paths)
+
+
+def image_fault(path: Path) -> str | None:
+    """What is wrong with an image file, in a few words; None when it is whole."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            tail = file.read()
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if size == 0:
+        return "empty"
+    if start == JPEG_START:
+        return jpeg_tail_fault(tail)
+    if path.suffix.lower() in {".jpg", ".jpeg"}:
+        return "not a JPEG (no start marker)"
+    return _decoding_fault(path)
+
+
+def jpeg_tail_fault(tail: bytes) -> str | None:
+    """Whether the last bytes of a JPEG hold its end marker; some writers pad with zeros after it."""
+    return None if tail.rstrip(b"\0").endswith(JPEG_END) else "truncated (no end marker)"
+
+
+def _decoding_fault(path: Path) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"cannot be decoded ({error})"
+    return None

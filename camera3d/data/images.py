@@ -1,0 +1,164 @@
+"""From six image files to the array a detector reads.
+
+The official order, which matters to the last digits: float32, photometric distortion (training), normalise,
+resize, pad. Normalising before resizing and padding after it makes the padding zero in normalised units.
+Source: BEVFormer's transform_3d.py and augmentation.py, and the pipelines of its configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+
+from camera3d.data.image_check import JPEG_START, jpeg_tail_fault
+from camera3d.data.index import Frame
+from camera3d.data.photometric import PhotometricDistortion
+from camera3d.errors import ConfigInvalid, ImagesBroken, shown
+from camera3d.geometry import Float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePipeline:
+    """How images are prepared; the same object in extraction, training and evaluation.
+
+    Args:
+        scale: factor on height and width, > 0.
+        pad_hw: height and width after zero padding at the bottom and on the right.
+        mean, std: of the three channels, in the order that `to_rgb` leads to.
+        to_rgb: whether the network wants RGB.
+        distortion: what `load` and `prepare` apply when they are given a generator. Not part of `to_dict`:
+            it is the trainer's choice, and no fact about the input of a teacher.
+
+    Raises ConfigInvalid with every bad value.
+    """
+
+    scale: float
+    pad_hw: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    to_rgb: bool
+    distortion: PhotometricDistortion = field(default_factory=PhotometricDistortion)
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name, length in (("pad_hw", 2), ("mean", 3), ("std", 3)):
+            value = getattr(self, name)
+            if not isinstance(value, Sequence) or len(value) != length or not all(map(_is_number, value)):
+                faults.append(f"{name}: expected {length} numbers, got {value!r}")
+            else:
+                kind = int if name == "pad_hw" else float
+                object.__setattr__(self, name, tuple(kind(number) for number in value))
+        if not faults and (min(self.pad_hw) <= 0 or min(self.std) <= 0):
+            faults.append(f"pad_hw and std: expected numbers > 0, got {self.pad_hw} and {self.std}")
+        if not _is_number(self.scale) or self.scale <= 0:
+            faults.append(f"scale: expected a number > 0, got {self.scale!r}")
+        if not isinstance(self.to_rgb, bool):
+            faults.append(f"to_rgb: expected true or false, got {self.to_rgb!r}")
+        if faults:
+            raise ConfigInvalid(f"the image pipeline of the config cannot work:\n{shown(faults)}")
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> ImagePipeline:
+        """From a dict with scale, pad_hw, mean, std, to_rgb. Raises ConfigInvalid, naming every bad key."""
+        expected = {f.name for f in fields(cls)} - {"distortion"}
+        faults = [f"{name}: missing" for name in sorted(expected - set(config))]
+        faults += [f"{name}: unknown" for name in sorted(set(config) - expected)]
+        if faults:
+            raise ConfigInvalid(f"the image pipeline of the config needs other keys:\n{shown(faults)}")
+        return cls(**config)
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON-ready facts that `from_config` takes."""
+        facts = {name: value for name, value in asdict(self).items() if name != "distortion"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+
+    def load(
+        self, frame: Frame, dataroot: str | Path, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, Float64]:
+        """Read and prepare the six images of a frame; distorted when there is a generator.
+
+        Returns images (6, 3, H, W) float32 and the matching `lidar2img` (6, 4, 4) float64.
+        Raises ImagesBroken (missing, truncated, undecodable files; all of the frame) and ConfigInvalid (an
+        image that does not fit into pad_hw).
+        """
+        return self.prepare(read_images(frame.image_paths, dataroot), frame.lidar2img, rng)
+
+    def prepare(
+        self, images_bgr: Sequence[np.ndarray], lidar2img: np.ndarray, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, Float64]:
+        """`load` for images in memory: (h, w, 3) uint8 BGR each, with `lidar2img` (N, 4, 4) to match."""
+        height, width = self.pad_hw
+        prepared = np.zeros((len(images_bgr), 3, height, width), dtype=np.float32)
+        for slot, image in zip(prepared, images_bgr, strict=True):
+            h, w = self.size_after_scaling(image.shape[:2])
+            if h > height or w > width:
+                raise ConfigInvalid(
+                    f"an image of {image.shape[0]}×{image.shape[1]} scaled by {self.scale:g} is {h}×{w} and"
+                    f" does not fit into pad_hw = {height}×{width}. Change pad_hw or scale in the config."
+                )
+            image = image.astype(np.float32)
+            if rng is not None:
+                image = self.distortion(image, rng)
+            image = mmcv.imnormalize(image, np.float32(self.mean), np.float32(self.std), self.to_rgb)
+            if (h, w) != image.shape[:2]:
+                image = mmcv.imresize(image, (w, h))
+            slot[:, :h, :w] = image.transpose(2, 0, 1)
+        return prepared, self.scale_lidar2img(lidar2img)
+
+    def size_after_scaling(self, image_hw: Sequence[int]) -> tuple[int, int]:
+        """Height and width before padding; rounded down, as in the official code."""
+        return int(image_hw[0] * self.scale), int(image_hw[1] * self.scale)
+
+    def scale_lidar2img(self, lidar2img: np.ndarray) -> Float64:
+        """`lidar2img` (..., 4, 4) for the scaled images. Padding moves no pixel."""
+        return np.diag([self.scale, self.scale, 1.0, 1.0]) @ np.asarray(lidar2img, dtype=np.float64)
+
+
+def read_images(paths: Sequence[str], dataroot: str | Path) -> list[np.ndarray]:
+    """Images (h, w, 3) uint8 BGR. Raises ImagesBroken, naming every file that cannot be read."""
+    images, broken = [], []
+    for path in paths:
+        try:
+            images.append(_read_image(Path(dataroot) / path))
+        except _Unreadable as fault:
+            broken.append((path, str(fault)))
+    if broken:
+        lines = shown(f"{path}: {fault}" for path, fault in broken)
+        raise ImagesBroken(
+            f"image files below {dataroot} cannot be read:\n{lines}\nCopy or unpack these files again.",
+            broken,
+        )
+    return images
+
+
+class _Unreadable(Exception):
+    """Why one file gave no image."""
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise _Unreadable("missing") from None
+    except OSError as error:
+        raise _Unreadable(f"cannot be read ({error.strerror})") from error
+    # OpenCV decodes a truncated JPEG to a picture with a grey rest and only warns: look at the end first.
+    if content.startswith(JPEG_START) and (fault := jpeg_tail_fault(content)):
+        raise _Unreadable(fault)
+    if not content:
+        raise _Unreadable("empty")
+    image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise _Unreadable("cannot be decoded")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise _Unreadable(f"not an 8-bit colour image (shape {image.shape}, {image.dtype})")
+    return image
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,186 @@
+"""The training samples: a short queue of frames and the ground truth of the last one.
+
+Shapes: T frames of a queue (oldest first), B batch, 6 cameras, H W padded height and width.
+Source: BEVFormer's nuscenes_dataset.py (prepare_train_data, union2one), ObjectRangeFilter of mmdet3d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.structures import InstanceData
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from camera3d.data.can_bus import relative_can_bus
+from camera3d.data.images import ImagePipeline
+from camera3d.data.index import Frame, NuScenesIndex
+from camera3d.errors import ConfigInvalid
+
+MAX_REDRAWS = 10_000
+
+
+class NuScenesQueueDataset(Dataset):
+    """Random temporal queues over an index.
+
+    A queue that ends at frame i takes the `queue_length` frames before it, drops one of them at random and
+    keeps the order: `queue_length` frames in all. Rows count through the whole index as in the official code:
+    rows below 0 become row 0, and a frame whose predecessor in the queue is of another scene starts anew
+    (`has_prev` false, no motion).
+
+    Args:
+        index: the split; no devkit behind it.
+        pipeline: image preparation.
+        dataroot: where the image paths start.
+        point_cloud_range: x, y, z minimum then maximum in metres; ground truth is kept when the BEV centre
+            of its box lies strictly inside x and y.
+        class_names: the classes to keep, in label order; all of the index by default.
+        queue_length: frames in a queue, ≥ 1.
+        distort: photometric distortion, drawn anew for each image of each frame.
+        filter_empty_gt: replace a queue with a frame without ground truth by a random other one.
+        seed: with the epoch and the row it fixes every draw, whatever the number of workers.
+
+    Raises ConfigInvalid for values that cannot work, or when no queue with ground truth can be had.
+    """
+
+    def __init__(
+        self,
+        index: NuScenesIndex,
+        pipeline: ImagePipeline,
+        dataroot: str | Path,
+        *,
+        point_cloud_range: Sequence[float],
+        class_names: Sequence[str] | None = None,
+        queue_length: int = 4,
+        distort: bool = True,
+        filter_empty_gt: bool = True,
+        seed: int = 0,
+    ):
+        self.index, self.pipeline, self.dataroot = index, pipeline, Path(dataroot)
+        self.point_cloud_range = tuple(float(edge) for edge in point_cloud_range)
+        self.class_names = tuple(class_names) if class_names is not None else index.class_names
+        self.queue_length, self.distort, self.seed = queue_length, distort, seed
+        self.filter_empty_gt = filter_empty_gt
+        self._check_options()
+        # Shared memory: workers that live through several epochs see the new number too.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._label_map = np.array(
+            [self.class_names.index(n) if n in self.class_names else -1 for n in index.class_names],
+            dtype=np.int64,
+        )
+        columns = index.columns
+        self._kept = self._keep(columns["gt_boxes"], columns["gt_labels"], columns["valid"])
+        owner = np.repeat(np.arange(len(index)), columns["annotation_count"])
+        self._has_gt = np.bincount(owner[self._kept], minlength=len(index)) > 0
+        if filter_empty_gt and not self._has_gt.any():
+            raise ConfigInvalid(
+                f"no frame of split {index.split!r} of {index.version} has ground truth inside"
+                f" {self.point_cloud_range}. Widen point_cloud_range, name other classes, or set"
+                " filter_empty_gt=False (the test split has no annotations)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew: call before each epoch with its number."""
+        self._epoch[0] = epoch
+
+    def __getitem__(self, row: int) -> dict[str, object]:
+        """The queue that ends at frame `row`, or at a random other one (see `filter_empty_gt`).
+
+        Returns images (T, 6, 3, H, W), lidar2img (T, 6, 4, 4) and can_bus (T, 18) in float32, has_prev (T,)
+        bool, and `data_samples`: a Det3DDataSample with the ground truth of the last frame.
+        Raises ImagesBroken when a file cannot be read.
+        """
+        rng = np.random.default_rng([self.seed, int(self._epoch[0]), range(len(self))[row]])
+        rows = self._draw_queue(range(len(self))[row], rng)
+        frames = [self.index.frame(r) for r in rows]
+        images, lidar2img, can_bus, has_prev = [], [], [], []
+        previous: Frame | None = None
+        for frame in frames:
+            prepared, projection = self.pipeline.load(frame, self.dataroot, rng if self.distort else None)
+            if previous is not None and previous.scene_token != frame.scene_token:
+                previous = None
+            images.append(prepared)
+            lidar2img.append(projection)
+            can_bus.append(relative_can_bus(frame, previous))
+            has_prev.append(previous is not None)
+            previous = frame
+        return {
+            "images": torch.from_numpy(np.stack(images)),
+            "lidar2img": torch.from_numpy(np.stack(lidar2img).astype(np.float32)),
+            "can_bus": torch.from_numpy(np.stack(can_bus).astype(np.float32)),
+            "has_prev": torch.tensor(has_prev),
+            "data_samples": self.data_sample(rows[-1]),
+        }
+
+    def data_sample(self, row: int) -> Det3DDataSample:
+        """What is known about frame `row` and its filtered ground truth; reads no image."""
+        frame, at = self.index.frame(row), self.index.annotation_rows(row)
+        kept = self._kept[at]
+        # A velocity that cannot be estimated counts as standing still, as in the official training.
+        boxes = np.nan_to_num(frame.gt_boxes[kept], nan=0.0).astype(np.float32)
+        ground_truth = InstanceData(
+            # mmdet3d keeps the bottom centre; the origin says that these are gravity centres.
+            bboxes_3d=LiDARInstance3DBoxes(torch.from_numpy(boxes), box_dim=9, origin=(0.5, 0.5, 0.5)),
+            labels_3d=torch.from_numpy(self._label_map[frame.gt_labels[kept]]),
+        )
+        sample = Det3DDataSample(
+            metainfo={
+                "sample_token": frame.sample_token,
+                "scene_token": frame.scene_token,
+                "timestamp_us": frame.timestamp_us,
+                "img_shape": self.pipeline.pad_hw,
+                "class_names": self.class_names,
+                "box_type_3d": LiDARInstance3DBoxes,
+            }
+        )
+        sample.gt_instances_3d = ground_truth
+        return sample
+
+    def _draw_queue(self, row: int, rng: np.random.Generator) -> list[int]:
+        for _ in range(MAX_REDRAWS):
+            before = np.arange(row - self.queue_length, row)
+            dropped = rng.integers(self.queue_length)
+            rows = [max(0, int(r)) for r in np.delete(before, dropped)] + [row]
+            if not self.filter_empty_gt or self._has_gt[rows].all():
+                return rows
+            row = int(rng.integers(len(self)))
+        raise ConfigInvalid(
+            f"{MAX_REDRAWS} random queues of {self.queue_length} frames all held a frame without ground truth"
+            f" inside {self.point_cloud_range}. Widen it, shorten the queue, or set filter_empty_gt=False."
+        )
+
+    def _keep(self, boxes: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
+        # The official filter compares in float32.
+        x, y = np.float32(boxes[:, 0]), np.float32(boxes[:, 1])
+        inside = (x > x_min) & (y > y_min) & (x < x_max) & (y < y_max)
+        return valid & inside & (self._label_map[labels] >= 0)
+
+    def _check_options(self) -> None:
+        unknown = [name for name in self.class_names if name not in self.index.class_names]
+        if unknown:
+            raise ConfigInvalid(
+                f"class_names: {', '.join(unknown)} are not among {', '.join(self.index.class_names)}."
+            )
+        if len(self.point_cloud_range) != 6:
+            raise ConfigInvalid(f"point_cloud_range: expected 6 numbers, got {self.point_cloud_range}.")
+        if self.queue_length < 1:
+            raise ConfigInvalid(f"queue_length: expected 1 or more, got {self.queue_length}.")
+        if len(self.index) == 0:
+            raise ConfigInvalid(f"split {self.index.split!r} of {self.index.version} holds no frame.")
+
+
+def collate_queue(batch: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Items of NuScenesQueueDataset to one batch: stacked tensors in `inputs`, `data_samples` as a list."""
+    inputs: dict[str, Tensor] = {
+        name: torch.stack([item[name] for item in batch])
+        for name in ("images", "lidar2img", "can_bus", "has_prev")
+    }
+    return {"inputs": inputs, "data_samples": [item["data_samples"] for item in batch]}
