@@ -1,0 +1,55 @@
+"""Box conventions, and the only place that converts between them.
+
+Three conventions meet here:
+
+- *ours* (mmdet3d 1.x, LiDAR frame): gravity centre x, y, z, then l, w, h in metres, yaw right-handed in
+  radians (0 along +x, counter-clockwise seen from above), then vx, vy in m/s. Arrays are (..., 9).
+- *official encoding*, what the released BEVFormer checkpoints regress: cx, cy, log w, log l, cz, log h,
+  sin yaw', cos yaw', vx, vy with the legacy yaw' = -yaw - π/2. Arrays are (..., 10).
+- *legacy* (mmdet3d 0.17): x, y, z of the bottom centre, w, l, h, legacy yaw', vx, vy. Arrays are (..., 9).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BOX_CONVENTION = (
+    "LiDAR frame, metres and radians; encoded as cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
+    "(-yaw - pi/2), vx, vy"
+)
+
+
+def limit_period(angle_rad: Tensor) -> Tensor:
+    """The same angle in [-π, π)."""
+    return angle_rad - 2 * math.pi * torch.floor(angle_rad / (2 * math.pi) + 0.5)
+
+
+def swap_yaw(yaw_rad: Tensor) -> Tensor:
+    """Right-handed yaw to legacy yaw and back: the map -yaw - π/2 is its own inverse."""
+    return limit_period(-yaw_rad - math.pi / 2)
+
+
+def encode_official(boxes: Tensor) -> Tensor:
+    """Ours (..., 9) to the official encoding (..., 10)."""
+    x, y, z, length, width, height, yaw, vx, vy = boxes.unbind(-1)
+    # Not wrapped: sine and cosine need no wrap, and its rounding would decide near ties of the assignment.
+    legacy_yaw = -yaw - math.pi / 2
+    return torch.stack(
+        (x, y, width.log(), length.log(), z, height.log(), legacy_yaw.sin(), legacy_yaw.cos(), vx, vy), dim=-1
+    )
+
+
+def decode_official(encoded: Tensor) -> Tensor:
+    """The official encoding (..., 10) to ours (..., 9)."""
+    x, y, log_w, log_l, z, log_h, sin, cos, vx, vy = encoded.unbind(-1)
+    yaw = swap_yaw(torch.atan2(sin, cos))
+    return torch.stack((x, y, z, log_l.exp(), log_w.exp(), log_h.exp(), yaw, vx, vy), dim=-1)
+
+
+def to_legacy(boxes: Tensor) -> Tensor:
+    """Ours (..., 9) to legacy (..., 9): bottom centre, w before l, legacy yaw."""
+    x, y, z, length, width, height, yaw, vx, vy = boxes.unbind(-1)
+    return torch.stack((x, y, z - height / 2, width, length, height, swap_yaw(yaw), vx, vy), dim=-1)

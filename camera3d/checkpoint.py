@@ -1,0 +1,98 @@
+"""Read official checkpoints, strictly and without unpickling code."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from camera3d.errors import CheckpointMismatch
+
+SHOWN = 12  # keys listed of each kind before the rest is counted
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint file: bare, or under `state_dict`, with or without a `module.` prefix.
+
+    Raises:
+        CheckpointMismatch: no such file, or not a file that torch reads with weights_only.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointMismatch(f"no checkpoint file {path}")
+    try:
+        # The released checkpoints carry numpy scalars in their training log ("meta").
+        with torch.serialization.safe_globals(_harmless_globals()):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise CheckpointMismatch(
+            f"{path} cannot be read as plain weights: {error}\n"
+            "Save it again with torch.save({'state_dict': model.state_dict()}, path)."
+        ) from error
+    return _bare(loaded, path)
+
+
+def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[str, object]) -> None:
+    """Load weights into a detector, every key and every shape, or nothing at all.
+
+    Raises:
+        CheckpointMismatch: lists what is missing, what is unexpected and what has another shape, together.
+    """
+    if isinstance(path_or_state_dict, Mapping):
+        source, weights = "the state dict", _bare(path_or_state_dict, "the state dict")
+    else:
+        source, weights = str(path_or_state_dict), read_state_dict(path_or_state_dict)
+    wanted = detector.state_dict()
+    # BatchNorm's step counter came after the first checkpoints and is never used with frozen statistics.
+    optional = {key for key in wanted if key.endswith("num_batches_tracked")}
+    missing = [key for key in wanted if key not in weights and key not in optional]
+    unexpected = [key for key in weights if key not in wanted]
+    misshapen = [
+        f"{key}: expected {tuple(wanted[key].shape)}, got {tuple(weights[key].shape)}"
+        for key in wanted
+        if key in weights and wanted[key].shape != weights[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        lines = [f"{source} does not fit the detector ({len(wanted)} entries); nothing was loaded"]
+        for title, keys in (("missing", missing), ("unexpected", unexpected), ("other shape", misshapen)):
+            lines += _listed(title, keys)
+        lines.append("Use the config that the checkpoint was trained with.")
+        raise CheckpointMismatch("\n".join(lines))
+    detector.load_state_dict(dict(weights), strict=not optional)
+
+
+def _bare(loaded: object, source: object) -> dict[str, Tensor]:
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointMismatch(
+            f"{source} holds no state dict: neither tensors by name nor a 'state_dict' entry"
+        )
+    prefixed = loaded and all(key.startswith("module.") for key in loaded)
+    return {key.removeprefix("module.") if prefixed else key: value for key, value in loaded.items()}
+
+
+def _listed(title: str, keys: list[str]) -> list[str]:
+    if not keys:
+        return []
+    lines = [f"  {title} ({len(keys)}):"] + [f"    {key}" for key in keys[:SHOWN]]
+    return lines + ([f"    … and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else [])
+
+
+def _harmless_globals() -> list[object]:
+    """Types besides tensors that mmcv 1.x and mmengine write into checkpoints."""
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32)]
+    return [
+        HistoryBuffer,
+        np.dtype,
+        np.ndarray,
+        np.core.multiarray.scalar,
+        np.core.multiarray._reconstruct,
+        *dtypes,
+    ]

@@ -1,0 +1,1 @@
+"""BEVFormer (Li et al., ECCV 2022) on mmdet, mmcv and mmdet3d parts."""

@@ -1,0 +1,107 @@
+"""The object decoder: queries attend to each other and to the BEV map, and refine their boxes layer by layer.
+
+Shapes: B batch, Q object queries, C channels, S = H·W positions of the BEV map.
+Source: Zhu et al., Deformable DETR, ICLR 2021, with box refinement in 3D as in the official BEVFormer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
+from torch import Tensor, nn
+
+from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
+
+# Places in the 10 numbers of the official box encoding, see camera3d.boxes.
+CENTER_XYZ = (0, 1, 4)
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """logit(x) with x and 1 - x clamped from below, as Deformable DETR does."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+class DecoderTrace(NamedTuple):
+    """What each layer did, stacked over the layers first: see DetectorOutputs for the shapes.
+
+    boxes_normalised: (L, B, Q, 10), the official encoding with the centre still in [0, 1] of the range.
+    """
+
+    query_feats: Tensor
+    boxes_normalised: Tensor
+    reference_points: Tensor
+    sampling_locations: Tensor
+    attention_weights: Tensor
+    focal_feats: Tensor
+
+
+class ObjectDecoderLayer(nn.Module):
+    """Self-attention, deformable attention to the BEV map, feed-forward net, each with LayerNorm after it."""
+
+    def __init__(
+        self,
+        *,
+        self_attention: MultiheadAttention,
+        cross_attention: ObjectDeformableAttention,
+        ffn: FFN,
+        embed_dims: int,
+    ) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([self_attention, cross_attention])
+        self.ffns = nn.ModuleList([ffn])
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
+
+    def forward(
+        self,
+        query_BQC: Tensor,
+        query_pos_BQC: Tensor,
+        bev_BSC: Tensor,
+        reference_BQ2: Tensor,
+        bev_hw: tuple[int, int],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The updated queries, then sampling locations, attention weights and what they read."""
+        self_attention, cross_attention = self.attentions
+        query = self.norms[0](self_attention(query_BQC, query_pos=query_pos_BQC, key_pos=query_pos_BQC))
+        query, locations, weights, read = cross_attention(
+            query, query_pos_BQC, bev_BSC, reference_BQ2, bev_hw
+        )
+        query = self.norms[2](self.ffns[0](self.norms[1](query)))
+        return query, locations, weights, read
+
+
+class ObjectDecoder(nn.Module):
+    """A stack of `ObjectDecoderLayer` with box refinement between the layers."""
+
+    def __init__(self, *, layers: list[ObjectDecoderLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self,
+        query_BQC: Tensor,
+        query_pos_BQC: Tensor,
+        bev_BSC: Tensor,
+        reference_BQ3: Tensor,
+        reg_branches: nn.ModuleList,
+        bev_hw: tuple[int, int],
+    ) -> DecoderTrace:
+        """Decode. A layer's box is its offset added to the reference it sampled around, in logit space.
+
+        Boxes carry gradient through that offset alone: the reference for the next layer is detached.
+        """
+        per_layer = []
+        for layer, reg_branch in zip(self.layers, reg_branches, strict=True):
+            query_BQC, locations, weights, read = layer(
+                query_BQC, query_pos_BQC, bev_BSC, reference_BQ3[..., :2], bev_hw
+            )
+            # Boxes in float32 under autocast too: a logit in half precision moves a centre by decimetres.
+            box = reg_branch(query_BQC).float()
+            center = (box[..., CENTER_XYZ] + inverse_sigmoid(reference_BQ3)).sigmoid()
+            x, y, z = center.unbind(-1)
+            box = torch.cat((x[..., None], y[..., None], box[..., 2:4], z[..., None], box[..., 5:]), dim=-1)
+            per_layer.append((query_BQC, box, reference_BQ3, locations, weights, read))
+            reference_BQ3 = center.detach()
+        return DecoderTrace(*(torch.stack(items) for items in zip(*per_layer, strict=True)))

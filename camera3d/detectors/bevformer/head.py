@@ -1,0 +1,117 @@
+"""The detection head: learned queries, the transformer, and one class and one box branch a decoder layer.
+
+Shapes: B batch, N cameras, C channels, H W BEV map size, Q object queries, L decoder layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from mmdet.models.layers import LearnedPositionalEncoding
+from torch import Tensor, nn
+
+from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
+from camera3d.detectors.protocol import DetectorOutputs
+
+
+def class_branch(embed_dims: int, num_classes: int) -> nn.Sequential:
+    """Linear, LayerNorm, ReLU twice, then the logits."""
+    hidden = [
+        layer
+        for _ in range(2)
+        for layer in (nn.Linear(embed_dims, embed_dims), nn.LayerNorm(embed_dims), nn.ReLU(inplace=True))
+    ]
+    return nn.Sequential(*hidden, nn.Linear(embed_dims, num_classes))
+
+
+def box_branch(embed_dims: int, code_size: int) -> nn.Sequential:
+    """Linear, ReLU twice, then the box code."""
+    hidden = [layer for _ in range(2) for layer in (nn.Linear(embed_dims, embed_dims), nn.ReLU(inplace=True))]
+    return nn.Sequential(*hidden, nn.Linear(embed_dims, code_size))
+
+
+class BEVFormerHead(nn.Module):
+    """BEV map and query predictions from the FPN maps.
+
+    Args:
+        code_weights: factor on each of the 10 box numbers in the loss; kept with the weights, as released.
+        point_cloud_range: x, y, z minimum, then maximum, in metres.
+    """
+
+    def __init__(
+        self,
+        *,
+        transformer: BEVFormerTransformer,
+        positional_encoding: LearnedPositionalEncoding,
+        bev_hw: tuple[int, int],
+        num_queries: int,
+        num_classes: int,
+        embed_dims: int,
+        code_weights: tuple[float, ...],
+        point_cloud_range: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.bev_hw = bev_hw
+        self.point_cloud_range = point_cloud_range
+        self.code_weights = nn.Parameter(torch.tensor(code_weights), requires_grad=False)
+        self.positional_encoding = positional_encoding
+        self.transformer = transformer
+        num_layers = len(transformer.decoder.layers)
+        # All layers start from the same branch, as released.
+        cls_branch = class_branch(embed_dims, num_classes)
+        nn.init.constant_(cls_branch[-1].bias, -math.log((1 - 0.01) / 0.01))
+        reg_branch = box_branch(embed_dims, len(code_weights))
+        self.cls_branches = nn.ModuleList(copy.deepcopy(cls_branch) for _ in range(num_layers))
+        self.reg_branches = nn.ModuleList(copy.deepcopy(reg_branch) for _ in range(num_layers))
+        self.bev_embedding = nn.Embedding(bev_hw[0] * bev_hw[1], embed_dims)
+        self.query_embedding = nn.Embedding(num_queries, 2 * embed_dims)
+
+    def bev(
+        self,
+        pv_feats: list[Tensor],
+        *,
+        lidar2img: Tensor,
+        can_bus: Tensor,
+        image_hw: tuple[int, int],
+        prev_bev: Tensor | None = None,
+        has_prev: Tensor | None = None,
+    ) -> Tensor:
+        """The BEV map alone, (B, C, H, W); arguments as in `BEVFormerTransformer.encode_bev`."""
+        grid = pv_feats[0].new_zeros(len(pv_feats[0]), *self.bev_hw)
+        return self.transformer.encode_bev(
+            pv_feats,
+            self.bev_embedding.weight,
+            self.positional_encoding(grid),
+            lidar2img=lidar2img,
+            can_bus=can_bus,
+            image_hw=image_hw,
+            prev_bev_BCHW=prev_bev,
+            has_prev_B=has_prev,
+        )
+
+    def objects(self, pv_feats: list[Tensor], bev_feats: Tensor) -> DetectorOutputs:
+        """Query predictions from a BEV map. `pv_feats` are handed through."""
+        trace = self.transformer.decode_objects(bev_feats, self.query_embedding.weight, self.reg_branches)
+        logits = torch.stack(
+            [branch(feats) for branch, feats in zip(self.cls_branches, trace.query_feats, strict=True)]
+        )
+        return DetectorOutputs(
+            pv_feats=pv_feats,
+            bev_feats=bev_feats,
+            query_logits=logits.float(),
+            query_boxes=self._centres_to_metres(trace.boxes_normalised),
+            query_feats=trace.query_feats,
+            reference_points=trace.reference_points,
+            sampling_locations=trace.sampling_locations,
+            attention_weights=trace.attention_weights,
+            focal_feats=trace.focal_feats,
+        )
+
+    def _centres_to_metres(self, boxes: Tensor) -> Tensor:
+        low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
+        scale, offset = torch.ones(10), torch.zeros(10)
+        for axis, place in enumerate((0, 1, 4)):
+            scale[place], offset[place] = high[axis] - low[axis], low[axis]
+        return boxes * scale.to(boxes) + offset.to(boxes)

@@ -1,0 +1,50 @@
+"""From a config to a detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mmdet.models  # noqa: F401  registers mmdet's backbones and necks
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+import camera3d.detectors.bevformer.detector
+import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution
+from camera3d.detectors.protocol import Detector
+from camera3d.errors import ConfigInvalid
+
+
+def load_config(config: str | Path | Config) -> Config:
+    """A config object from a file; one that is loaded already is handed back.
+
+    Raises:
+        ConfigInvalid: there is no such file, or it does not define `model` and `inputs`.
+    """
+    if not isinstance(config, Config):
+        path = Path(config)
+        if not path.is_file():
+            raise ConfigInvalid(
+                f"no config file {path}: give one of configs/teacher, configs/student, configs/demo"
+            )
+        config = Config.fromfile(path)
+    missing = [name for name in ("model", "inputs") if name not in config]
+    if missing:
+        raise ConfigInvalid(f"config {config.filename or ''} does not define {' and '.join(missing)}")
+    return config
+
+
+def build_detector(config: str | Path | Config) -> Detector:
+    """The detector that a config's `model` describes, with random weights, in eval mode.
+
+    Raises:
+        ConfigInvalid: see `load_config`; or `model.type` names no known detector.
+    """
+    config = load_config(config)
+    init_default_scope("mmdet3d")
+    kind = config.model.get("type")
+    if MODELS.get(kind) is None:
+        raise ConfigInvalid(
+            f"config {config.filename or ''}: model.type {kind!r} is not a registered detector"
+        )
+    return MODELS.build(config.model).eval()

@@ -1,0 +1,63 @@
+"""The shrunk BEVFormer-Small of the golden arrays, and its frames."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from golden.formula import state_dict
+from mmengine.config import Config
+from torch import Tensor
+
+from camera3d.checkpoint import load_official
+from camera3d.detectors import Detector, build_detector
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+MEAN_BGR = (103.530, 116.280, 123.675)
+
+
+def shrunk_config(num_queries: int = 30) -> Config:
+    """ResNet-50, 12×12 BEV, 2 + 2 layers."""
+    config = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
+    config.model.img_backbone.depth = 50
+    config.model.pts_bbox_head.update(
+        bev_hw=(12, 12), encoder_layers=2, decoder_layers=2, num_queries=num_queries
+    )
+    # The golden detections stop at one box a query.
+    config.model.max_detections = num_queries
+    config.inputs.update(scale=1.0, pad_hw=(96, 160))
+    return config
+
+
+@cache
+def shrunk_detector(num_queries: int = 30) -> Detector:
+    """With the weights of the formula, in eval mode. Shared: do not train it."""
+    detector = build_detector(shrunk_config(num_queries))
+    load_official(detector, state_dict(detector))
+    return detector
+
+
+@cache
+def golden(name: str) -> dict[str, np.ndarray]:
+    """The arrays of a golden file."""
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
+
+
+def frame_inputs(arrays: dict[str, np.ndarray], frame: int) -> dict[str, Tensor]:
+    """`images`, `lidar2img` and `can_bus` of one golden frame, as a batch of one."""
+    images = torch.from_numpy(arrays[f"f{frame}.images_bgr_u8"]).permute(0, 3, 1, 2).float()
+    images = images - torch.tensor(MEAN_BGR)[None, :, None, None]
+    return {
+        "images": images[None],
+        "lidar2img": torch.from_numpy(arrays[f"f{frame}.lidar2img"])[None],
+        "can_bus": torch.from_numpy(arrays[f"f{frame}.can_bus"])[None],
+    }
+
+
+def stacked(*frames: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Several batches of one as one batch."""
+    return {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
