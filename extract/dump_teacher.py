@@ -1,0 +1,68 @@
+"""Run a teacher once over a split and store its features and predictions.
+
+Example:
+    python extract/dump_teacher.py configs/teacher/bevformer_base.py --dataroot data/nuscenes \\
+        --version v1.0-trainval --split train --checkpoint bevformer_r101_dcn_24ep.pth --out teacher.zarr \\
+        --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config of the teacher, e.g. configs/teacher/bevformer_base.py")
+    parser.add_argument(
+        "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
+    )
+    parser.add_argument(
+        "--version", required=True, help="nuScenes version: v1.0-mini, v1.0-trainval, v1.0-test"
+    )
+    parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
+    parser.add_argument("--out", required=True, help="the store to write, e.g. teacher.zarr")
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--checkpoint", help="the teacher's weights, loaded strictly")
+    weights.add_argument("--untrained", action="store_true", help="random weights; the store is marked so")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random weights of --untrained (default 0)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument(
+        "--arrays", default="bev,pv,queries", help="comma-separated groups to store (default bev,pv,queries)"
+    )
+    parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the forward pass (default: all cores)")
+    parser.add_argument(
+        "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    # After parsing: these imports take seconds, and --help should not.
+    from cache_schema.errors import CacheError
+    from camera3d.errors import Camera3DError
+    from extract.report import summary
+    from extract.run import DumpOptions, run_dump
+
+    options = {name: value for name, value in vars(args).items() if name != "untrained"}
+    options["arrays"] = tuple(args.arrays.split(","))
+    try:
+        report, spec = run_dump(DumpOptions(**options))
+    except (CacheError, Camera3DError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    print(summary(report, spec, Path(args.out)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
