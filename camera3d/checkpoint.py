@@ -24,7 +24,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointMismatch(f"no checkpoint file {path}")
     try:
-        # The released checkpoints carry numpy scalars in their training log ("meta").
+        # Checkpoints carry numpy scalars and mmengine's own types in their training log.
         with torch.serialization.safe_globals(_harmless_globals()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
@@ -82,14 +82,27 @@ def _listed(title: str, keys: list[str]) -> list[str]:
     return lines + ([f"    … and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else [])
 
 
+def _statistic_of_history_buffer(owner: object, name: str) -> object:
+    """All of `getattr` that mmengine's log needs: its four statistics are pickled as attributes of a class.
+
+    The real one must not be allowed: with it a file could reach any function of the interpreter.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
+        raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r} is not part of a training log")
+    return getattr(owner, name)
+
+
 def _harmless_globals() -> list[object]:
-    """Types besides tensors that mmcv 1.x and mmengine write into checkpoints."""
+    """What mmcv 1.x and mmengine write into checkpoints besides tensors."""
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32)]
     return [
         HistoryBuffer,
+        (_statistic_of_history_buffer, "builtins.getattr"),
         np.dtype,
         np.ndarray,
         np.core.multiarray.scalar,

@@ -31,7 +31,8 @@ MMCV_DEVICES = {MSDA: ("cuda",), DCN: ("cpu", "cuda")}
 # (operator, device type) -> backend, where measurement says that the rule above is not the best choice.
 PREFERRED = {
     # mmcv's CPU kernel fills its columns one scalar at a time, channel by channel. The PyTorch form copies
-    # whole channels-last pixels and is four times as fast on ResNet-101's layers: benchmarks/results/ops.md.
+    # whole channels-last pixels and is about three times as fast on ResNet-101's layers
+    # (benchmarks/results/ops.md).
     (DCN, "cpu"): "pytorch",
 }
 

@@ -18,8 +18,8 @@ from camera3d.ops.backend import MSDA, mmcv_function, op_backend
 from camera3d.ops.bilinear import RowPlan, bilinear_rows, weighted_rows
 
 # Sampled points handled at a time when no gradient is needed: the rows and weights of one chunk then stay in
-# the processor's cache (measured in benchmarks/ops.py). A GPU wants few, large launches.
-POINTS_PER_CHUNK = {"cpu": 1 << 17, "cuda": 1 << 23}
+# the processor's cache; from 2^15 to 2^19 the speed hardly changes. A GPU wants few, large launches.
+POINTS_PER_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 23}
 
 
 def multi_scale_deformable_attention(
