@@ -35,8 +35,10 @@ def shrunk_config(num_queries: int = 30) -> Config:
 @cache
 def shrunk_detector(num_queries: int = 30) -> Detector:
     """With the weights of the formula, in eval mode. Shared: do not train it."""
-    detector = build_detector(shrunk_config(num_queries))
-    load_official(detector, state_dict(detector))
+    # The first caller may be in inference mode, and weights born there can never be trained.
+    with torch.inference_mode(False):
+        detector = build_detector(shrunk_config(num_queries))
+        load_official(detector, state_dict(detector))
     return detector
 
 
@@ -53,8 +55,9 @@ def frame_inputs(arrays: dict[str, np.ndarray], frame: int) -> dict[str, Tensor]
     images = images - torch.tensor(MEAN_BGR)[None, :, None, None]
     return {
         "images": images[None],
-        "lidar2img": torch.from_numpy(arrays[f"f{frame}.lidar2img"])[None],
-        "can_bus": torch.from_numpy(arrays[f"f{frame}.can_bus"])[None],
+        # Copies: a test that changes its inputs must not change the golden arrays of the next one.
+        "lidar2img": torch.tensor(arrays[f"f{frame}.lidar2img"])[None],
+        "can_bus": torch.tensor(arrays[f"f{frame}.can_bus"])[None],
     }
 
 

