@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     from extract.report import summary
     from extract.run import DumpOptions, run_dump
 
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     options = {name: value for name, value in vars(args).items() if name != "untrained"}
     options["arrays"] = tuple(args.arrays.split(","))
     try:
