@@ -1,0 +1,55 @@
+"""What every benchmark needs: an honest header, and a table that is printed and kept."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def environment() -> str:
+    """Date, commit, processor, threads and torch, in one line."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    device = f"{processor()}, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        device += f", {torch.cuda.get_device_name()}"
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {device}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+def processor() -> str:
+    """The CPU's own name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown CPU")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown, columns padded so that it also reads as plain text."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    return "\n".join([lines[0], "| " + " | ".join("-" * w for w in widths) + " |", *lines[1:]])
+
+
+def publish(name: str, title: str, body: str) -> None:
+    """Print a result and keep it under benchmarks/results."""
+    text = f"# {title}\n\n{environment()}\n\n{body}\n"
+    print(text)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text)
