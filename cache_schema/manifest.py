@@ -106,17 +106,25 @@ def read_raw_manifest(folder: Path) -> dict[str, Any]:
     Raises FileNotFoundError when there is none, Corrupt when it is damaged.
     """
     path = folder / MANIFEST_NAME
-    data = path.read_bytes()
-    body = data[_HEAD_NBYTES : -len(_TAIL)]
-    if data != _HEAD % crc32c(body).encode() + body + _TAIL:
-        raise Corrupt(f"{path} does not match its own checksum")
-    return json.loads(body)
+    return _unpack_raw(path.read_bytes(), path)
 
 
 def read_manifest(folder: Path, kind: type[ManifestT]) -> ManifestT:
     """The manifest of a folder. Raises as `read_raw_manifest` does, and Corrupt when a field does not fit."""
-    raw = read_raw_manifest(folder)
+    path = folder / MANIFEST_NAME
+    return unpack_manifest(path.read_bytes(), path, kind)
+
+
+def unpack_manifest(data: bytes, path: Path, kind: type[ManifestT]) -> ManifestT:
+    """Inverse of `pack_manifest`. Raises Corrupt, naming `path`."""
     try:
-        return kind.from_dict(raw)
+        return kind.from_dict(_unpack_raw(data, path))
     except SpecInvalid as error:
-        raise Corrupt(f"{folder / MANIFEST_NAME}: {error}") from None
+        raise Corrupt(f"{path}: {error}") from None
+
+
+def _unpack_raw(data: bytes, path: Path) -> dict[str, Any]:
+    body = data[_HEAD_NBYTES : -len(_TAIL)]
+    if data != _HEAD % crc32c(body).encode() + body + _TAIL:
+        raise Corrupt(f"{path} does not match its own checksum")
+    return json.loads(body)

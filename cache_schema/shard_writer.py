@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from cache_schema.files import sync_to_disk
+from cache_schema.files import errors_name, sync_to_disk
 from cache_schema.shard_index import pack_index
 
 
@@ -57,8 +57,9 @@ class ShardWriter:
     def _write(self, data: bytes | np.ndarray) -> None:
         # An unbuffered write may take less than it is given: Linux stops at 2 GiB.
         rest = memoryview(data).cast("B")
-        while rest.nbytes:
-            rest = rest[self._file.write(rest) :]
+        with errors_name(self._file.name):
+            while rest.nbytes:
+                rest = rest[self._file.write(rest) :]
 
     def __enter__(self) -> Self:
         return self
