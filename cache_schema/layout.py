@@ -3,9 +3,9 @@
 - `exact`: the teacher's arrays.
 - `compact`: every map `m` as int8 beside its `m_scale`; the others as they are.
 - `focal`: of every map the cells inside the sample's areas, ragged (`m_cells`, `m_scale`), which cells those
-  are (`m_mask`), and the whole map in coarse blocks (`m_background`, `m_background_scale`); of the arrays with
-  a dimension "query" the confident queries, ragged, and which queries those are (`query_confident`); the
-  others as they are.
+  are (`m_mask`), and the whole map in coarse blocks (`m_background`, `m_background_scale`); of the arrays
+  with a dimension "query" the confident queries, ragged, and which queries those are (`query_confident`);
+  the others as they are.
 """
 
 import math

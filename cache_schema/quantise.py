@@ -2,8 +2,9 @@
 
 Shapes: … leading dimensions, that is (channel,) of a BEV map or (camera, channel) of image views; H W cells.
 
-A scale is the channel's largest magnitude / 127, so values lie in -127…127 and -128 is never made. Rounding is
-to the nearest, halves to even; what comes back is off by at most half a scale. A channel of zeros has scale 0.
+A scale is the channel's largest magnitude / 127, so values lie in -127…127 and -128 is never made. Rounding
+is to the nearest, halves to even; what comes back is off by at most half a scale. A channel of zeros has
+scale 0.
 """
 
 from collections.abc import Mapping
