@@ -56,6 +56,11 @@ class ArraySpec(Fact):
         return (self.rows_per_chunk, *self.shape[1:]) if self.rows_per_chunk else self.shape
 
     @property
+    def chunk_nbytes(self) -> int:
+        """Size of a chunk before compression."""
+        return math.prod(self.chunk_shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def chunks_per_sample(self) -> int:
         """Chunks that the largest sample takes."""
         return self.n_chunks(self.shape[0]) if self.rows_per_chunk else 1
@@ -63,6 +68,12 @@ class ArraySpec(Fact):
     def n_chunks(self, rows: int) -> int:
         """Chunks that so many rows of a ragged array take."""
         return -(-rows // self.rows_per_chunk)
+
+    @property
+    def fill_value(self) -> float | int | bool:
+        """What stands where nothing was stored; in dtypes that spare a number, one that no sample holds."""
+        kind = np.dtype(self.dtype)
+        return {"f": math.nan, "b": False}.get(kind.kind, -128 if kind == np.int8 else 0)
 
     def contradictions(self) -> list[Problem]:
         problems = []

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cache_schema.errors import Problem, SpecInvalid, shown
+from cache_schema.errors import FingerprintMismatch, Problem, SpecInvalid, shown
 from cache_schema.fields import Unfit, canonical_json, plain
 from cache_schema.spec import StoreSpec
 
@@ -76,6 +76,17 @@ def difference(expected: StoreSpec | Mapping[str, Any], spec: StoreSpec) -> list
         if value is not _NOTHING and canonical_json(value) != canonical_json(_at(raw, path)):
             problems += _leaf_problems(part, value, _at(raw, path))
     return problems
+
+
+def require(expected: StoreSpec | Mapping[str, Any], spec: StoreSpec, store: object) -> None:
+    """Raise FingerprintMismatch, part by part, unless a store is as expected; see `difference`."""
+    problems = difference(expected, spec)
+    if problems:
+        raise FingerprintMismatch(
+            f"{store} was not made of what is expected here",
+            problems,
+            "Dump again with what is expected (extract/dump_teacher.py), or expect what the store has.",
+        )
 
 
 def _expectation(expected: StoreSpec | Mapping[str, Any]) -> dict[str, Any]:

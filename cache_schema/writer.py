@@ -139,7 +139,7 @@ class StoreWriter:
         target = self.path / SCENES_GROUP / scene_name
         with published_folder(self.path, target) as folder:
             scene = SceneWriter(
-                folder, self.spec.arrays, scene_name=scene_name, scene_token=scene_token, samples=samples
+                folder, self.spec, scene_name=scene_name, scene_token=scene_token, samples=samples
             )
             with contextlib.closing(scene):
                 yield scene
