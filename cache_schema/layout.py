@@ -9,6 +9,7 @@
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -26,8 +27,8 @@ RAGGED_CHUNK_NBYTES = 1 << 14
 
 
 def is_map(array: ArraySpec) -> bool:
-    """Whether an array is a feature map: `bev_feats`, or a level of `pv_feats_*`."""
-    return array.name == "bev_feats" or array.name.startswith("pv_feats_")
+    """Whether an array is a feature map: `bev_feats`, or `pv_feats_<level>`."""
+    return re.fullmatch(r"bev_feats|pv_feats_\d+", array.name) is not None
 
 
 def is_per_query(array: ArraySpec) -> bool:
