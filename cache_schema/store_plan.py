@@ -21,7 +21,7 @@ class PlannedScene(Fact):
 class StorePlan(Fact):
     """All scenes of a finished store, sorted by name."""
 
-    scenes: Annotated[tuple[PlannedScene, ...], each(fact(PlannedScene), minimum=1)]
+    scenes: Annotated[tuple[PlannedScene, ...], each(fact(PlannedScene))]
 
     @classmethod
     def of(cls, n_samples: Mapping[str, int]) -> "StorePlan":
