@@ -41,9 +41,8 @@ sys.path[:0] = [str(ROOT / "tests")]
 from nuscenes_tables import write_nuscenes  # noqa: E402
 
 from cache_schema.files import STAGING_PREFIX  # noqa: E402
-from cache_schema.reader import TargetReader  # noqa: E402
-from cache_schema.seal import make_seal, read_seal  # noqa: E402
-from cache_schema.store_root import published_scenes, read_plan  # noqa: E402
+from cache_schema.inspection.verify import verify  # noqa: E402
+from cache_schema.store_root import published_scenes  # noqa: E402
 from extract import run  # noqa: E402, F401  the seconds that every process would need
 from extract.dump_teacher import main as dump_main  # noqa: E402
 
@@ -154,13 +153,13 @@ def check_readable(store: Path, peace: Path) -> set[str]:
 
 
 def check_finished(store: Path, peace: Path) -> None:
-    """It verifies and is identical. Exits when it is not."""
-    reader = TargetReader(store)
-    for token in reader.sample_tokens:
-        reader.read(token)
-    reader.read_teacher_head()
-    if read_seal(store) != make_seal(store, read_plan(store)):
-        sys.exit("the seal does not fit")
+    """It is complete, verifies and is identical. Exits when it is not."""
+    findings = verify(store)
+    faults = [f"{fault.path}: {fault.what}" for fault in findings.faults]
+    faults += findings.missing_scenes + findings.left_behind
+    faults += [] if findings.sealed and findings.has_head else ["not sealed, or without head"]
+    if faults:
+        sys.exit(f"finished, and does not verify: {faults}")
     if different := differing(store, peace):
         sys.exit(f"finished, but not as it is in peace: {different}")
 
