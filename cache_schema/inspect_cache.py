@@ -87,6 +87,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=2.0,
         help="gigabytes a second that the training reads from the store, all devices together (default 2)",
     )
+    focal = plan.add_argument_group("assumptions about profile focal")
+    focal.add_argument("--kept-cells", type=share, default=0.05, help="share of map cells (default 0.05)")
+    focal.add_argument("--kept-queries", type=share, default=0.1, help="share of queries (default 0.1)")
+    focal.add_argument("--background-block", type=positive(int), default=8, help="cells a side (default 8)")
     return parser.parse_args(argv)
 
 
@@ -101,6 +105,14 @@ def positive(kind: type) -> type:
 
     convert.__name__ = f"number ({kind.__name__})"
     return convert
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,6 +14,8 @@ from cache_schema.inspection.diff import difference
 from cache_schema.inspection.faults import Findings
 from cache_schema.inspection.info import as_text, describe
 from cache_schema.inspection.pictures import draw_sample
+from cache_schema.inspection.plan import FocalShares, costs
+from cache_schema.inspection.plan import as_text as plan_text
 from cache_schema.inspection.repair import repair
 from cache_schema.inspection.sample import load_sample, statistics
 from cache_schema.inspection.tables import aligned, bytes_text
@@ -70,6 +72,26 @@ def diff(args: Namespace) -> tuple[str, int]:
     return difference_text(found, args.tolerance), 0 if found.within(args.tolerance) else 1
 
 
+def plan(args: Namespace) -> tuple[str, int]:
+    """What a dump would cost."""
+    shares = FocalShares(
+        cells=args.kept_cells, queries=args.kept_queries, background_block=args.background_block
+    )
+    found = costs(
+        args.config,
+        version=args.version,
+        split=args.split,
+        profile=args.profile,
+        groups=args.arrays.split(","),
+        shares=shares,
+        fps=args.fps,
+        epochs=args.epochs,
+        gpus=args.gpus,
+        read_gb_s=args.read_gb_s,
+    )
+    return plan_text(found, profile=args.profile, fps=args.fps, gpus=args.gpus, shares=shares), 0
+
+
 def _summary(findings: Findings) -> str:
     if findings.sealed:
         state = "sealed"
@@ -116,4 +138,4 @@ def _require_folder(path: object) -> None:
         raise StoreNotFound(f"{path}: these commands read a local copy, no object store")
 
 
-BY_NAME = {"info": info, "show": show, "diff": diff, "verify": verify}
+BY_NAME = {"info": info, "show": show, "diff": diff, "plan": plan, "verify": verify}

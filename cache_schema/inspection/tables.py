@@ -25,6 +25,10 @@ def bytes_text(n_bytes: float) -> str:
     value = float(n_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+            return f"{value:.0f} {unit}" if unit == "B" else f"{_three_digits(value)} {unit}"
         value /= 1000
-    return f"{value:.3g} TB" if value < 999.5 else f"{value:,.0f} TB"
+    return f"{_three_digits(value)} TB" if value < 999.5 else f"{value:,.0f} TB"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".")

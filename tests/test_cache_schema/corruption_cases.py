@@ -49,8 +49,11 @@ def profile_spec(profile: str) -> StoreSpec:
         ("query_boxes", "float32", (2, 5, 10), ("layer", "query", "box_code"), True),
         ("can_bus", "float64", (18,), ("can_bus_number",), True),
     )
+    small = small_spec()
+    range_m = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
     return replace(
-        small_spec(),
+        small,
+        teacher=replace(small.teacher, config={"point_cloud_range": range_m, "eps": 1e-5}),
         profile=profile,
         focal=FocalFacts(confidence=0.3, background_block=2, areas={}) if profile == "focal" else None,
         arrays=tuple(
