@@ -45,7 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the forward pass, in any process; 4")
+    parser.add_argument("--threads", type=int, help="CPU threads of every process (default 4)")
     parser.add_argument(
         "--shard", metavar="I/N", help="dump part I of N, counted from 1; others dump the other parts"
     )
