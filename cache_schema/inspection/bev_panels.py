@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RING_STEP_M = 10
+_KEPT_RGB, _LEFT_OUT_RGB = (0.28, 0.48, 0.56), (0.06, 0.07, 0.09)
 _EGO_LENGTH_M, _EGO_WIDTH_M = 4.1, 1.7
 
 
@@ -29,7 +30,8 @@ def bev_panels(sample: Sample) -> list[tuple[str, np.ndarray | None, str | None]
         panels.append(("bev_feats: principal components as colours", pca_rgb(arrays["bev_feats"]), None))
         panels.append(("bev_feats: norm over the channels", norm_map(arrays["bev_feats"]), "cividis"))
     if "bev_feats" in sample.masks:
-        panels.append(("focal areas: cells that the store keeps", sample.masks["bev_feats"], "cividis"))
+        kept = np.where(sample.masks["bev_feats"][..., None], _KEPT_RGB, _LEFT_OUT_RGB)
+        panels.append(("focal areas: cells that the store keeps", kept, None))
     elif {"sampling_locations", "attention_weights", "query_logits"} <= set(arrays):
         logits = arrays["query_logits"][-1].astype(np.float64).max(axis=-1)
         density = sampling_density(

@@ -26,6 +26,8 @@ def image_files(dataroot: Path, version: str, sample_token: str, cameras: Sequen
         raise CacheError(
             f"{dataroot} is no nuScenes folder of {version}: {error.filename} is missing"
         ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"the tables in {tables} are not those of nuScenes: {error!r}") from None
     found = {}
     for record in records:
         if record.get("sample_token") == sample_token and record.get("is_key_frame"):

@@ -25,7 +25,8 @@ def describe(path: Path) -> dict[str, Any]:
         manifest = read_raw_manifest(path / SCENES_GROUP / name)
         scenes[name] = len(manifest["sample_tokens"])
         for record in manifest["arrays"]:
-            on_disk[record["array"]["name"]] += sum(record["shard_nbytes"])
+            array_name = record["array"]["name"]
+            on_disk[array_name] = on_disk.get(array_name, 0) + sum(record["shard_nbytes"])
     n_samples = sum(scenes.values())
     plan = read_plan(path)
     sealed = (path / SEAL_NAME).exists() and read_seal(path) is not None

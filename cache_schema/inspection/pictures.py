@@ -112,6 +112,6 @@ def _boxes_text(sample: Sample) -> str:
 
 def _save(figure: Figure, png: Path) -> None:
     try:
-        figure.savefig(png, facecolor=PAPER, dpi=_DPI)
+        figure.savefig(png, format="png", facecolor=PAPER, dpi=_DPI)
     except OSError as error:
         raise CacheError(f"{png} cannot be written: {error.strerror}") from None
