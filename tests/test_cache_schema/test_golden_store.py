@@ -1,12 +1,14 @@
 """Stores of schema version 1 read as they ever did, and today's writer makes the same bytes."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray
 import zarr
 
 from cache_schema import codec
@@ -115,6 +117,25 @@ def test_compact_with_nothing_but_zarr():
     scene = zarr.open_group(golden("compact") / "scenes" / "scene-0061", mode="r")
     maps = scene["pv_feats_0"][0] * scene["pv_feats_0_scale"][0][..., None, None]
     np.testing.assert_array_equal(maps, float_maps(TargetReader(golden("compact"))["token-a"])["pv_feats_0"])
+
+
+@pytest.mark.parametrize(("profile", "snippet"), [("compact", 1), ("focal", 2)])
+def test_the_snippets_of_the_format_page_run(profile, snippet):
+    page = (GOLDEN.parents[1] / "docs" / "store-format.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[snippet].replace("focal_feats", "query_logits")
+    scene = xarray.open_zarr(golden(profile) / "scenes" / "scene-0061", chunks=None)
+    names = {"scene": scene, "row": 0, "numpy": np}
+    exec(code, names)
+    reader = TargetReader(golden(profile))
+    if profile == "compact":
+        maps = float_maps(reader["token-a"])
+        np.testing.assert_array_equal(names["bev_feats"], maps["bev_feats"])
+        np.testing.assert_array_equal(names["pv_feats_0"], maps["pv_feats_0"])
+    else:
+        maps = reader.read_focal("token-a").maps
+        inside = np.nan_to_num(np.moveaxis(names["bev_feats"], -1, 0))
+        np.testing.assert_array_equal(inside, maps["bev_feats"].values())
+        np.testing.assert_array_equal(names["pv_cells"], maps["pv_feats_0"].cell_values())
 
 
 @pytest.mark.parametrize("opener", [TargetReader, StoreWriter.open], ids=["reader", "writer"])
