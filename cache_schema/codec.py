@@ -2,7 +2,8 @@
 
 A chunk is the sample's values, little-endian, in C order. A compressed array wraps them in a Blosc frame
 and appends the CRC-32C of that frame, so that no reader hands damaged bytes to the decompressor. The Zarr
-metadata says the same to other readers: codecs `bytes`, then `blosc` and `crc32c`.
+metadata says the same to other readers: codecs `bytes`, then `blosc` and `crc32c`. A sample of a ragged array
+is as many chunks of rows as it needs, one after the other, the last one filled up with the fill value.
 """
 
 import struct
@@ -39,7 +40,9 @@ def crc32c(data: bytes | np.ndarray) -> str:
 
 
 def encode(array: ArraySpec, values: np.ndarray) -> bytes | np.ndarray:
-    """Chunk bytes of one sample. `values` is C-ordered and has the array's shape and disk dtype."""
+    """Bytes of one sample's chunks. `values` is C-ordered and has the array's shape and disk dtype."""
+    if array.ragged:
+        return raw_bytes(np.concatenate([values, _padding(array, len(values))]))
     if not array.compressed:
         return raw_bytes(values)
     # With threads Blosc orders its blocks by who finishes first, and equal input gives unequal bytes.
@@ -48,12 +51,20 @@ def encode(array: ArraySpec, values: np.ndarray) -> bytes | np.ndarray:
     return frame + _CRC.pack(google_crc32c.value(frame))
 
 
-def decode(array: ArraySpec, chunk: memoryview) -> np.ndarray:
-    """Values of one sample in memory of their own, from the bytes of its chunk.
+def decode(array: ArraySpec, chunk: memoryview, rows: int | None = None) -> np.ndarray:
+    """Values of one sample in memory of their own, from the bytes of its chunks.
 
-    Raises Corrupt when the chunk cannot be what `encode` made for this array.
+    Args:
+        rows: of a ragged array, how many the sample has.
+
+    Raises Corrupt when the bytes cannot be what `encode` made for this array.
     """
     dtype = disk_dtype(array)
+    if array.ragged:
+        padded = np.frombuffer(chunk, dtype).reshape(-1, *array.shape[1:])
+        if raw_bytes(padded[rows:]).tobytes() != raw_bytes(_padding(array, rows)).tobytes():
+            raise Corrupt("what fills its last chunk up is not the fill value")
+        return padded[:rows].copy()
     if not array.compressed:
         if chunk.nbytes != array.bytes_per_sample:
             raise Corrupt(f"chunk of {chunk.nbytes} bytes where {array.bytes_per_sample} belong")
@@ -68,3 +79,9 @@ def decode(array: ArraySpec, chunk: memoryview) -> np.ndarray:
     values = np.empty(array.shape, dtype)
     blosc.decompress(frame, values.reshape(-1))
     return values
+
+
+def _padding(array: ArraySpec, rows: int) -> np.ndarray:
+    """The rows that fill up the last chunk of a ragged sample."""
+    n_missing = array.n_chunks(rows) * array.rows_per_chunk - rows
+    return np.full((n_missing, *array.shape[1:]), array.fill_value, disk_dtype(array))

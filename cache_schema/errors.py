@@ -16,10 +16,6 @@ class SchemaTooNew(CacheError):
     """The store was written by a later format than this reader knows."""
 
 
-class FingerprintMismatch(CacheError):
-    """The store was not made by the teacher, inputs or dataset that the caller expects."""
-
-
 class SampleMissing(CacheError):
     """A sample token that the store does not hold, or that a scene promised and did not get."""
 
@@ -36,12 +32,37 @@ class AlreadyPublished(CacheError):
     """A store, scene or teacher head that is finished, and therefore never rewritten."""
 
 
+class NotWritable(CacheError):
+    """The disk is full, or does not let us write: what was published stays, the rest can follow later."""
+
+
 class Problem(NamedTuple):
     """One mismatch: where it is, what belongs there, what was found."""
 
     where: str
     expected: str
     got: str
+
+
+class FingerprintMismatch(CacheError):
+    """The store was not made by the teacher, inputs or dataset that the caller expects.
+
+    Args:
+        title: which store does not fit what, the first line of the message.
+        problems: the parts that differ, one line each.
+        way_out: what to do about it, the last lines.
+    """
+
+    def __init__(self, title: str, problems: Iterable[Problem] = (), way_out: str = "") -> None:
+        self.title = title
+        self.problems = tuple(problems)
+        self.way_out = way_out
+        width = max((len(problem.where) for problem in self.problems), default=0)
+        lines = [f"  {p.where:<{width}}  expected {p.expected}; store has {p.got}" for p in self.problems]
+        super().__init__("\n".join([title, *lines, *([way_out] if way_out else [])]))
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[Problem, ...], str]]:
+        return type(self), (self.title, self.problems, self.way_out)
 
 
 class SpecInvalid(CacheError):

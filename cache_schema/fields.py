@@ -43,7 +43,7 @@ class Fact:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able copy: tuples become lists, facts become objects."""
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, raw: object) -> Self:
@@ -105,6 +105,17 @@ def integer(minimum: int | None = None) -> Check:
         if isinstance(value, bool) or not isinstance(value, int) or (minimum is not None and value < minimum):
             raise Unfit(expected)
         return value
+
+    return check
+
+
+def number(minimum: float, maximum: float) -> Check:
+    """A finite float, or an int that becomes one, in `minimum`…`maximum`."""
+
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+            raise Unfit(f"a number from {minimum} to {maximum}")
+        return float(value)
 
     return check
 
@@ -198,11 +209,17 @@ def _json_copy(value: object) -> Any:
     raise Unfit(f"only texts, finite numbers, true, false, null, lists and objects, not {shown(value, 60)}")
 
 
-def _plain(value: object) -> Any:
+def plain(value: object) -> Any:
+    """The JSON form of a value: facts and mappings as objects, tuples as lists.
+
+    Raises Unfit for what has none.
+    """
     if isinstance(value, Fact):
         return value.to_dict()
+    if isinstance(value, Mapping):
+        value = {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return _json_copy(value)
 
 

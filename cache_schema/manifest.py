@@ -12,9 +12,9 @@ from typing import Annotated, Any, TypeVar
 
 from cache_schema import names
 from cache_schema.codec import crc32c
-from cache_schema.errors import Corrupt, Problem, SpecInvalid
-from cache_schema.fields import Fact, canonical_json, each, fact, integer, text
-from cache_schema.spec import ArraySpec
+from cache_schema.errors import Corrupt, Problem, SpecInvalid, shown
+from cache_schema.fields import Fact, canonical_json, each, fact, integer, optional, text
+from cache_schema.spec import ArraySpec, sha256
 
 MANIFEST_NAME = "manifest.json"
 _HEAD = b'{"crc32c":"%s","manifest":'
@@ -37,12 +37,28 @@ class FileRecord(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayRecord(Fact):
-    """One array of a scene: what it is, and a checksum of every sample's values before compression."""
+    """One array of a scene: what it is, and a checksum of every sample's values before compression.
+
+    Of a ragged array also how many rows each sample has.
+    """
 
     array: Annotated[ArraySpec, fact(ArraySpec)]
     samples_per_shard: Annotated[int, integer(1)]
     shard_nbytes: Annotated[tuple[int, ...], each(integer(1), minimum=1)]
     crc32c: Annotated[tuple[str, ...], each(crc_digits, minimum=1)]
+    rows: Annotated[tuple[int, ...] | None, optional(each(integer(0), minimum=1))] = None
+
+    def rows_in_shard(self, number: int) -> tuple[int, ...] | None:
+        """Rows of the samples in shard `number`, None when the array is not ragged."""
+        start = number * self.samples_per_shard
+        return None if self.rows is None else self.rows[start : start + self.samples_per_shard]
+
+    def contradictions(self) -> list[Problem]:
+        if (self.rows is not None) != self.array.ragged:
+            return [Problem("rows", "numbers of a ragged array, null of another", shown(self.rows))]
+        if self.rows is not None and max(self.rows) > self.array.shape[0]:
+            return [Problem("rows", f"at most {self.array.shape[0]}", str(max(self.rows)))]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +69,7 @@ class SceneManifest(Fact):
     scene_token: Annotated[str, names.token]
     sample_tokens: Annotated[tuple[str, ...], each(names.token, minimum=1, unique=True)]
     timestamps_us: Annotated[tuple[int, ...], each(integer(0), minimum=1)]
+    fingerprint: Annotated[str, sha256]  # of the spec that it was written under
     arrays: Annotated[tuple[ArrayRecord, ...], each(fact(ArrayRecord), minimum=1)]
     metadata_files: Annotated[tuple[FileRecord, ...], each(fact(FileRecord), minimum=1)]
 
@@ -61,6 +78,8 @@ class SceneManifest(Fact):
         lengths = {"timestamps_us": (len(self.timestamps_us), n_samples)}
         for record in self.arrays:
             lengths[f"{record.array.name}.crc32c"] = len(record.crc32c), n_samples
+            if record.rows is not None:
+                lengths[f"{record.array.name}.rows"] = len(record.rows), n_samples
             n_shards = -(-n_samples // record.samples_per_shard)
             lengths[f"{record.array.name}.shard_nbytes"] = len(record.shard_nbytes), n_shards
         return [
@@ -106,17 +125,25 @@ def read_raw_manifest(folder: Path) -> dict[str, Any]:
     Raises FileNotFoundError when there is none, Corrupt when it is damaged.
     """
     path = folder / MANIFEST_NAME
-    data = path.read_bytes()
-    body = data[_HEAD_NBYTES : -len(_TAIL)]
-    if data != _HEAD % crc32c(body).encode() + body + _TAIL:
-        raise Corrupt(f"{path} does not match its own checksum")
-    return json.loads(body)
+    return _unpack_raw(path.read_bytes(), path)
 
 
 def read_manifest(folder: Path, kind: type[ManifestT]) -> ManifestT:
     """The manifest of a folder. Raises as `read_raw_manifest` does, and Corrupt when a field does not fit."""
-    raw = read_raw_manifest(folder)
+    path = folder / MANIFEST_NAME
+    return unpack_manifest(path.read_bytes(), path, kind)
+
+
+def unpack_manifest(data: bytes, path: Path, kind: type[ManifestT]) -> ManifestT:
+    """Inverse of `pack_manifest`. Raises Corrupt, naming `path`."""
     try:
-        return kind.from_dict(raw)
+        return kind.from_dict(_unpack_raw(data, path))
     except SpecInvalid as error:
-        raise Corrupt(f"{folder / MANIFEST_NAME}: {error}") from None
+        raise Corrupt(f"{path}: {error}") from None
+
+
+def _unpack_raw(data: bytes, path: Path) -> dict[str, Any]:
+    body = data[_HEAD_NBYTES : -len(_TAIL)]
+    if data != _HEAD % crc32c(body).encode() + body + _TAIL:
+        raise Corrupt(f"{path} does not match its own checksum")
+    return json.loads(body)

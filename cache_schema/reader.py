@@ -1,6 +1,6 @@
 """Gives the arrays of a sample back by its token."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from cache_schema.codec import crc32c, raw_bytes
-from cache_schema.errors import Corrupt, Problem, SampleMissing, SpecInvalid
+from cache_schema.errors import Corrupt, FingerprintMismatch, Problem, SampleMissing, SpecInvalid
+from cache_schema.fingerprint import digest, require
+from cache_schema.focal import FocalSample
 from cache_schema.manifest import ArrayRecord, SceneManifest, read_manifest, read_raw_manifest
 from cache_schema.shard_reader import ShardReader
 from cache_schema.spec import StoreSpec
@@ -29,23 +31,35 @@ class TargetReader:
 
     Args:
         path: the store.
+        expect: what the store must have been made of; any part of a spec, see `fingerprint.difference`.
         verify_checksums: test every array that is read against the checksum made when it was written.
 
     Raises:
         StoreNotFound: nothing, or no store of ours, at `path`.
         SchemaTooNew: a later format wrote it.
+        FingerprintMismatch: it was made of something else than expected; says which parts differ.
+        SpecInvalid: `expect` names a fact that no store has.
         Corrupt: what the store says about itself is damaged.
     """
 
-    def __init__(self, path: str | Path, *, verify_checksums: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        expect: StoreSpec | Mapping[str, Any] | None = None,
+        verify_checksums: bool = True,
+    ) -> None:
         self.path = Path(path)
+        self.expect = expect
         self.verify_checksums = verify_checksums
         self.spec: StoreSpec = read_root(self.path)
+        if expect is not None:
+            require(expect, self.spec, self.path)
         self._manifest = lru_cache(maxsize=_OPEN_SCENES)(self._open_manifest)
         self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._open_shard)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "verify_checksums": self.verify_checksums}
+        return {"path": self.path, "expect": self.expect, "verify_checksums": self.verify_checksums}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
@@ -58,8 +72,17 @@ class TargetReader:
             raw = read_raw_manifest(self.path / SCENES_GROUP / name)
             if raw["scene_name"] != name:
                 raise Corrupt(f"scene {name} of {self.path} holds the manifest of {raw['scene_name']}")
+            if raw.get("fingerprint") != self._fingerprint:
+                raise FingerprintMismatch(
+                    f"scene {name} of {self.path} was written by another dump than the one that began it.\n"
+                    "Remove its folder, and run the dump again over the store to make it anew."
+                )
             found[name] = tuple(raw["sample_tokens"])
         return found
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return digest(self.spec)
 
     @cached_property
     def sample_tokens(self) -> tuple[str, ...]:
@@ -87,11 +110,14 @@ class TargetReader:
         return self.read(sample_token)
 
     def read(self, sample_token: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """Arrays of a sample by name, each of its own memory and writable.
+        """Arrays of a sample as they are stored, by name, each of its own memory and writable.
+
+        The maps of profile `compact` are int8 beside their scales: `quantise.float_maps` makes them floats.
+        Ragged arrays of profile `focal` have as many rows as the sample filled: see `read_focal`.
 
         Args:
             sample_token: as the dataset calls the sample.
-            names: only these arrays; all of them when None.
+            names: only these of `spec.stored_arrays`; all of them when None.
 
         Raises:
             SampleMissing: the token is not in a published scene of this store.
@@ -102,6 +128,10 @@ class TargetReader:
         scene_name, row = self._place(sample_token)
         records = {record.array.name: record for record in self._manifest(scene_name).arrays}
         return {name: self._read_array(sample_token, scene_name, row, records[name]) for name in wanted}
+
+    def read_focal(self, sample_token: str) -> FocalSample:
+        """A sample of profile `focal`. Raises as `read`, and SpecInvalid when the profile is another."""
+        return FocalSample.from_stored(self.spec, self.read(sample_token))
 
     def scene_of(self, sample_token: str) -> str:
         """Name of the scene that holds a sample. Raises SampleMissing."""
@@ -120,7 +150,7 @@ class TargetReader:
         return read_head(self.path / HEAD_GROUP)
 
     def _wanted(self, names: Iterable[str] | None) -> list[str]:
-        known = [array.name for array in self.spec.arrays]
+        known = [array.name for array in self.spec.stored_arrays]
         wanted = known if names is None else list(names)
         unknown = [name for name in wanted if name not in known]
         if unknown:
@@ -156,7 +186,7 @@ class TargetReader:
     def _open_manifest(self, scene_name: str) -> SceneManifest:
         manifest = read_manifest(self.path / SCENES_GROUP / scene_name, SceneManifest)
         stored = tuple(record.array for record in manifest.arrays)
-        if stored != self.spec.arrays:
+        if stored != self.spec.stored_arrays:
             raise Corrupt(f"scene {scene_name} of {self.path} holds other arrays than the store's spec says")
         return manifest
 
@@ -164,5 +194,9 @@ class TargetReader:
         record = next(r for r in self._manifest(scene_name).arrays if r.array.name == array_name)
         path = self.path / SCENES_GROUP / scene_name / array_name / shard_key(record.array, number)
         return ShardReader(
-            path, record.array, slots=record.samples_per_shard, nbytes=record.shard_nbytes[number]
+            path,
+            record.array,
+            slots=record.samples_per_shard,
+            nbytes=record.shard_nbytes[number],
+            rows=record.rows_in_shard(number),
         )

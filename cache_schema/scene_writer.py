@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schema import names
-from cache_schema.codec import crc32c, disk_dtype, encode, raw_bytes
+from cache_schema import fingerprint, names
+from cache_schema.codec import crc32c, encode, raw_bytes
 from cache_schema.errors import CacheError, NotFinite, Problem, SampleMissing, SpecInvalid, shown
 from cache_schema.fields import Unfit, integer
 from cache_schema.files import write_new
 from cache_schema.finite import all_finite, describe_not_finite
 from cache_schema.manifest import MANIFEST_NAME, ArrayRecord, SceneManifest, file_records, pack_manifest
+from cache_schema.profiles import encoder
 from cache_schema.shard_writer import ShardWriter
-from cache_schema.spec import ArraySpec
+from cache_schema.spec import ArraySpec, StoreSpec
 from cache_schema.zarr_metadata import (
     METADATA_NAME,
     array_document,
@@ -35,14 +36,22 @@ class ArrayWriter:
         self._shard: ShardWriter | None = None
         self._shard_nbytes: list[int] = []
         self._checksums: list[str] = []
+        self._rows: list[int] = []
 
     def append(self, values: np.ndarray) -> None:
-        """Write the next sample: C-ordered, in the array's shape and dtype."""
+        """Write the next sample: C-ordered, in the array's dtype and shape, or fewer rows when ragged."""
+        array = self.array
         if self._shard is None:
-            path = self._folder / shard_key(self.array, len(self._shard_nbytes))
-            self._shard = ShardWriter(path, self._per_shard)
+            path = self._folder / shard_key(array, len(self._shard_nbytes))
+            self._shard = ShardWriter(path, self._per_shard * array.chunks_per_sample)
         self._checksums.append(crc32c(raw_bytes(values)))
-        self._shard.append(encode(self.array, values))
+        n_chunks = 1
+        if array.ragged:
+            self._rows.append(len(values))
+            n_chunks = array.n_chunks(len(values))
+        self._shard.append(
+            encode(array, values), n_chunks=n_chunks, n_missing=array.chunks_per_sample - n_chunks
+        )
         if self._shard.full:
             self._finish_shard()
 
@@ -55,6 +64,7 @@ class ArrayWriter:
             samples_per_shard=self._per_shard,
             shard_nbytes=tuple(self._shard_nbytes),
             crc32c=tuple(self._checksums),
+            rows=tuple(self._rows) if self.array.ragged else None,
         )
 
     def close(self) -> None:
@@ -72,7 +82,7 @@ class SceneWriter:
 
     Args:
         folder: empty folder under a temporary name.
-        arrays: what every sample has.
+        spec: of the store.
         scene_name, scene_token: the scene's names in its dataset.
         samples: (sample_token, timestamp_us) of all its samples, in time order.
     """
@@ -80,7 +90,7 @@ class SceneWriter:
     def __init__(
         self,
         folder: Path,
-        arrays: Sequence[ArraySpec],
+        spec: StoreSpec,
         *,
         scene_name: str,
         scene_token: str,
@@ -90,18 +100,34 @@ class SceneWriter:
         self.scene_token = scene_token
         self._folder = folder
         self._samples = list(samples)
+        self._encoder = encoder(spec)
+        self._fingerprint = fingerprint.digest(spec)
         self._n_done = 0
         self._broken = False
         with ExitStack() as open_files:
             self._writers = {}
-            for array in arrays:
+            for array in spec.stored_arrays:
                 writer = ArrayWriter(folder / array.name, array, len(self._samples))
                 open_files.callback(writer.close)
                 self._writers[array.name] = writer
             self._open_files = open_files.pop_all()
 
-    def append(self, sample_token: str, values: Mapping[str, np.ndarray]) -> None:
-        """Write all arrays of the next sample.
+    def append(
+        self,
+        sample_token: str,
+        values: Mapping[str, np.ndarray],
+        *,
+        areas: Mapping[str, np.ndarray] | None = None,
+        confident: np.ndarray | None = None,
+    ) -> None:
+        """Write the next sample, the way the store's profile keeps it.
+
+        Args:
+            sample_token: as the dataset calls it.
+            values: the arrays of the spec by name. Profile `compact` also takes a map as int8 when its scales
+                come beside it as `<map>_scale`, see `cache_schema.quantise`.
+            areas: for profile `focal`, the cells to keep of every map by name: (H, W) or (camera, H, W) bool.
+            confident: for profile `focal`, the queries to keep: (query,) bool.
 
         Raises:
             SpecInvalid: wrong sample, or arrays that are missing, unknown or of another dtype or shape,
@@ -112,20 +138,20 @@ class SceneWriter:
         if self._broken:
             raise CacheError(f"scene {self.scene_name} failed while it was written and takes no more samples")
         where = f"scene {self.scene_name}, sample {sample_token}"
-        problems = self._order_problems(sample_token) + self._array_problems(values)
+        problems = self._order_problems(sample_token) + self._encoder.problems(values, areas, confident)
         if problems:
             raise SpecInvalid(f"{where} does not fit", problems)
-        ordered = {name: np.asarray(values[name], order="C") for name in self._writers}
-        for name, array in ordered.items():
-            if not all_finite(array):
+        for name, array in values.items():
+            if not all_finite(np.asarray(array, order="C")):
                 hint = ", or beyond ±65504, the largest float16" if array.dtype == np.float16 else ""
                 raise NotFinite(
                     f"{where}, array {name}: {describe_not_finite(array)}.\n"
                     f"Nothing of this sample was stored. Look for values that are not finite{hint}."
                 )
+        stored = self._encoder.encode(values, areas, confident)
         self._broken = True  # until every array has its sample
-        for name, array in ordered.items():
-            self._writers[name].append(array)
+        for name, writer in self._writers.items():
+            writer.append(stored[name])
         self._n_done += 1
         self._broken = False
 
@@ -156,6 +182,7 @@ class SceneWriter:
             scene_token=self.scene_token,
             sample_tokens=tokens,
             timestamps_us=timestamps_us,
+            fingerprint=self._fingerprint,
             arrays=records,
             metadata_files=file_records(files),
         )
@@ -174,22 +201,6 @@ class SceneWriter:
                 Problem("sample", f"{expected!r}, the next in time (row {self._n_done})", shown(sample_token))
             ]
         return []
-
-    def _array_problems(self, values: Mapping[str, np.ndarray]) -> list[Problem]:
-        problems = [
-            Problem(str(name), f"no such array (the store has {', '.join(self._writers)})", "one")
-            for name in values
-            if name not in self._writers
-        ]
-        for name, writer in self._writers.items():
-            expected = f"{writer.array.dtype} {writer.array.shape}"
-            if name not in values:
-                problems.append(Problem(name, expected, "nothing"))
-            elif not isinstance(values[name], np.ndarray):
-                problems.append(Problem(name, f"a numpy array, {expected}", type(values[name]).__name__))
-            elif (values[name].dtype, values[name].shape) != (disk_dtype(writer.array), writer.array.shape):
-                problems.append(Problem(name, expected, f"{values[name].dtype} {values[name].shape}"))
-        return problems
 
 
 def require_samples(scene_name: str, samples: Sequence[tuple[str, int]]) -> None:

@@ -21,7 +21,7 @@ def index_nbytes(slots: int) -> int:
 
 
 def pack_index(extents: list[tuple[int, int]], slots: int) -> bytes:
-    """Index of a shard whose first chunks lie at `extents` and whose other slots are empty."""
+    """Index of a shard whose first slots say `extents`, and whose other slots are empty."""
     table = np.full((slots, 2), MISSING, "<u8")
     if extents:
         table[: len(extents)] = np.array(extents, "<u8")

@@ -5,6 +5,7 @@ Nothing here starts a thread, so forked data workers may use what their parent o
 """
 
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,20 @@ class ShardReader:
     Args:
         path: the shard file.
         array: whose shard it is.
-        slots: chunks that fit into it.
+        slots: samples that fit into it.
         nbytes: its size as recorded, in bytes.
+        rows: of a ragged array, how many each sample in it has.
 
     Raises:
         Corrupt: the file is gone, has another size, or its index is damaged.
     """
 
-    def __init__(self, path: Path, array: ArraySpec, *, slots: int, nbytes: int) -> None:
+    def __init__(
+        self, path: Path, array: ArraySpec, *, slots: int, nbytes: int, rows: Sequence[int] | None = None
+    ) -> None:
         self._path = path
         self._array = array
+        self._rows = rows
         try:
             with path.open("rb") as file:
                 # A map that is longer than its file kills the process on access: the size is tested first.
@@ -41,16 +46,32 @@ class ShardReader:
         except FileNotFoundError:
             raise Corrupt(f"{path} is gone") from None
         try:
-            self._index = unpack_index(self._view, slots)
+            self._index = unpack_index(self._view, slots * array.chunks_per_sample)
         except Corrupt as error:
             raise Corrupt(f"{path}: {error}") from None
 
     def read(self, slot: int) -> np.ndarray:
         """Values of the sample in a slot, in memory of their own. Raises Corrupt when they cannot be."""
-        offset, n_bytes = (int(number) for number in self._index[slot])
-        if offset == MISSING:
-            raise Corrupt(f"{self._path}: no chunk in slot {slot}")
+        rows = None if self._rows is None else self._rows[slot]
         try:
-            return decode(self._array, self._view[offset : offset + n_bytes])
+            start, end = self._extent(slot, 1 if rows is None else self._array.n_chunks(rows))
+            return decode(self._array, self._view[start:end], rows)
         except Corrupt as error:
             raise Corrupt(f"{self._path}, slot {slot}: {error}") from None
+
+    def _extent(self, slot: int, n_chunks: int) -> tuple[int, int]:
+        """Where the chunks of a sample begin and end; they lie one after the other."""
+        per_sample = self._array.chunks_per_sample
+        extents = self._index[slot * per_sample : (slot + 1) * per_sample]
+        offsets, sizes = extents[:n_chunks].T
+        if (offsets == MISSING).any():
+            raise Corrupt("a chunk is missing")
+        if (extents[n_chunks:] != MISSING).any():
+            raise Corrupt("more chunks than the sample has")
+        if n_chunks == 0:
+            return 0, 0
+        if self._array.ragged and (sizes != self._array.chunk_nbytes).any():
+            raise Corrupt(f"chunks that are not of {self._array.chunk_nbytes} bytes")
+        if (offsets[1:] != offsets[:-1] + sizes[:-1]).any():
+            raise Corrupt("chunks that do not follow one another")
+        return int(offsets[0]), int(offsets[-1] + sizes[-1])

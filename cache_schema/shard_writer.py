@@ -10,8 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from cache_schema.files import sync_to_disk
-from cache_schema.shard_index import pack_index
+from cache_schema.files import errors_name, sync_to_disk
+from cache_schema.shard_index import MISSING, pack_index
 
 
 class ShardWriter:
@@ -28,14 +28,22 @@ class ShardWriter:
         self._end = 0
         self._file = path.open("xb", buffering=0)
 
-    def append(self, chunk: bytes | np.ndarray) -> None:
-        """Write the next chunk. Raises ValueError when the shard is full, OSError as the disk does."""
-        if self.full:
-            raise ValueError(f"shard has {self._slots} slots, all of them taken")
-        n_bytes = memoryview(chunk).nbytes
-        self._write(chunk)
-        self._extents.append((self._end, n_bytes))
-        self._end += n_bytes
+    def append(self, data: bytes | np.ndarray, *, n_chunks: int = 1, n_missing: int = 0) -> None:
+        """Write the next chunks and mark the slots after them as missing.
+
+        Args:
+            data: the chunks, one after the other, all of one size.
+            n_chunks, n_missing: how many slots are filled, and how many after them are not.
+
+        Raises ValueError when the shard has no room for them, OSError as the disk does.
+        """
+        if len(self._extents) + n_chunks + n_missing > self._slots:
+            raise ValueError(f"shard has {self._slots} slots, {len(self._extents)} of them taken")
+        n_bytes = memoryview(data).nbytes // n_chunks if n_chunks else 0
+        self._write(data)
+        self._extents += [(self._end + number * n_bytes, n_bytes) for number in range(n_chunks)]
+        self._extents += [(MISSING, MISSING)] * n_missing
+        self._end += n_chunks * n_bytes
 
     @property
     def full(self) -> bool:
@@ -57,8 +65,9 @@ class ShardWriter:
     def _write(self, data: bytes | np.ndarray) -> None:
         # An unbuffered write may take less than it is given: Linux stops at 2 GiB.
         rest = memoryview(data).cast("B")
-        while rest.nbytes:
-            rest = rest[self._file.write(rest) :]
+        with errors_name(self._file.name):
+            while rest.nbytes:
+                rest = rest[self._file.write(rest) :]
 
     def __enter__(self) -> Self:
         return self

@@ -4,48 +4,21 @@ Kept in small facts, because a store is later compared part by part with what a 
 No clock time, host name or path belongs into any of them: the same dump writes the same bytes anywhere.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
-import numpy as np
-
-from cache_schema import names
-from cache_schema.errors import Problem, SchemaTooNew
-from cache_schema.fields import Fact, each, fact, flag, integer, json_object, one_of, optional, text
+from cache_schema import __version__
+from cache_schema.array_spec import ArraySpec
+from cache_schema.errors import Problem, SchemaTooNew, shown
+from cache_schema.fields import Fact, each, fact, flag, integer, json_object, number, one_of, optional, text
+from cache_schema.layout import PROFILES, layout_problems, stored_arrays
 
 SCHEMA_VERSION = 1
-PROFILES = ("exact",)
-DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")
 
 sha256 = text(r"[0-9a-f]{64}", "a sha256 as 64 small hexadecimal digits")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArraySpec(Fact):
-    """One array of a scene group. On disk the dimension "sample" comes before those named here."""
-
-    name: Annotated[str, names.array_name]
-    dtype: Annotated[str, one_of(*DTYPES)]
-    shape: Annotated[tuple[int, ...], each(integer(1))]  # of one sample
-    dimension_names: Annotated[tuple[str, ...], each(names.dimension_name, unique=True)]  # without "sample"
-    compressed: Annotated[bool, flag]  # Blosc for small arrays; big maps gain nothing from it
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """Size of one sample before compression."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def contradictions(self) -> list[Problem]:
-        problems = []
-        if len(self.shape) != len(self.dimension_names):
-            expected = f"{len(self.shape)} names, one for each dimension of {self.shape}"
-            problems.append(Problem("dimension_names", expected, str(self.dimension_names)))
-        if "sample" in self.dimension_names:
-            problems.append(Problem("dimension_names", 'no "sample": it is put in front on disk', "sample"))
-        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,49 +81,75 @@ class NumericsFacts(Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FocalFacts(Fact):
+    """What profile `focal` keeps."""
+
+    confidence: Annotated[float, number(0, 1)]  # least class probability of a query that is kept
+    background_block: Annotated[int, integer(1)]  # side in map cells of a block that is averaged
+    areas: Annotated[Mapping[str, Any], json_object]  # how the areas were drawn: from what, which margins
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreSpec(Fact):
     """Everything that holds for the whole store."""
 
     profile: Annotated[str, one_of(*PROFILES)]
-    arrays: Annotated[tuple[ArraySpec, ...], each(fact(ArraySpec), minimum=1)]
+    arrays: Annotated[tuple[ArraySpec, ...], each(fact(ArraySpec), minimum=1)]  # as the teacher gives them
     teacher: Annotated[TeacherFacts, fact(TeacherFacts)]
     inputs: Annotated[InputFacts, fact(InputFacts)]
     outputs: Annotated[OutputFacts, fact(OutputFacts)]
     dataset: Annotated[DatasetFacts, fact(DatasetFacts)]
     numerics: Annotated[NumericsFacts, fact(NumericsFacts)]
+    focal: Annotated[FocalFacts | None, optional(fact(FocalFacts))] = None  # of profile `focal` only
     schema_version: Annotated[int, integer(1)] = SCHEMA_VERSION
+    written_by: Annotated[str, text()] = f"focalcache {__version__}"  # the release that began the store
+
+    @cached_property
+    def stored_arrays(self) -> tuple[ArraySpec, ...]:
+        """The arrays on disk: what the profile makes of `arrays`."""
+        return stored_arrays(self.profile, self.arrays, self.focal.background_block if self.focal else 1)
 
     @property
     def bytes_per_sample(self) -> int:
-        """Size of one sample before compression, all arrays together."""
-        return sum(array.bytes_per_sample for array in self.arrays)
+        """Size of one stored sample before compression; ragged arrays count with the most they can be."""
+        return sum(array.bytes_per_sample for array in self.stored_arrays)
 
     def array(self, name: str) -> ArraySpec:
-        """The array of that name. Raises KeyError that lists the names there are."""
-        for array in self.arrays:
+        """The stored array of that name. Raises KeyError that lists the names there are."""
+        for array in self.stored_arrays:
             if array.name == name:
                 return array
-        raise KeyError(f"no array {name!r}; the store has {', '.join(a.name for a in self.arrays)}")
+        raise KeyError(f"no array {name!r}; the store has {', '.join(a.name for a in self.stored_arrays)}")
 
     def contradictions(self) -> list[Problem]:
-        problems = []
-        array_names = [array.name for array in self.arrays]
-        if "sample" in array_names:
-            problems.append(Problem("arrays", 'no array "sample": it is the name of a dimension', "one"))
-        for name in sorted({name for name in array_names if array_names.count(name) > 1}):
-            problems.append(Problem("arrays", "names that are all different", f"{name!r} more than once"))
-        # A group opens as one xarray Dataset: there a dimension has one length, and no map bears its name.
-        users: dict[str, dict[int, str]] = defaultdict(dict)
-        for array in self.arrays:
-            for dimension, length in zip(array.dimension_names, array.shape, strict=True):
-                users[dimension].setdefault(length, array.name)
-        for dimension, lengths in users.items():
-            if len(lengths) > 1:
-                found = ", ".join(f"{length} in {name}" for length, name in lengths.items())
-                problems.append(Problem(f"dimension {dimension}", "one length in all arrays", found))
-            if dimension in array_names:
-                problems.append(Problem(f"dimension {dimension}", "a name that no array has", "an array"))
-        return problems
+        problems = layout_problems(self.profile, self.arrays)
+        if (self.profile == "focal") != (self.focal is not None):
+            expected = "facts" if self.profile == "focal" else "null"
+            got = "null" if self.focal is None else "facts"
+            problems.append(Problem("focal", f"{expected}, as the profile is {self.profile}", got))
+        # What is stored can only be worked out, and then checked, when the rest is right.
+        return problems or _array_problems(self.stored_arrays)
+
+
+def _array_problems(arrays: tuple[ArraySpec, ...]) -> list[Problem]:
+    problems = []
+    array_names = [array.name for array in arrays]
+    if "sample" in array_names:
+        problems.append(Problem("arrays", 'no array "sample": it is the name of a dimension', "one"))
+    for name in sorted({name for name in array_names if array_names.count(name) > 1}):
+        problems.append(Problem("arrays", "names that are all different", f"{name!r} more than once"))
+    # A group opens as one xarray Dataset: there a dimension has one length, and no map bears its name.
+    users: dict[str, dict[int, str]] = defaultdict(dict)
+    for array in arrays:
+        for dimension, length in zip(array.dimension_names, array.shape, strict=True):
+            users[dimension].setdefault(length, array.name)
+    for dimension, lengths in users.items():
+        if len(lengths) > 1:
+            found = ", ".join(f"{length} in {name}" for length, name in lengths.items())
+            problems.append(Problem(f"dimension {dimension}", "one length in all arrays", found))
+        if dimension in array_names:
+            problems.append(Problem(f"dimension {dimension}", "a name that no array has", "an array"))
+    return problems
 
 
 def read_spec(raw: object, where: str) -> StoreSpec:
@@ -161,8 +160,10 @@ def read_spec(raw: object, where: str) -> StoreSpec:
     """
     version = raw.get("schema_version") if isinstance(raw, Mapping) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
+        writer = shown(raw.get("written_by", "an unknown release"))
         raise SchemaTooNew(
-            f"{where} was written with schema_version {version}; this reader knows up to {SCHEMA_VERSION}.\n"
+            f"{where} was written by {writer} with schema_version {version}; "
+            f"this is focalcache {__version__}, which knows up to {SCHEMA_VERSION}.\n"
             f"Update focalcache to a release that knows schema_version {version}, or dump the store again."
         )
     return StoreSpec.from_dict(raw)

@@ -3,37 +3,46 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from cache_schema.codec import crc32c
 from cache_schema.errors import AlreadyPublished, Corrupt, SpecInvalid, StoreNotFound
 from cache_schema.fields import canonical_json
-from cache_schema.files import STAGING_PREFIX, sync_folder, write_new
+from cache_schema.files import STAGING_PREFIX, publish_file
 from cache_schema.manifest import MANIFEST_NAME
 from cache_schema.spec import StoreSpec, read_spec
+from cache_schema.store_plan import StorePlan
 from cache_schema.zarr_metadata import METADATA_NAME, group_document
 
 SCENES_GROUP = "scenes"
 SPEC_ATTRIBUTE = "focalcache"
 SPEC_CHECKSUM_ATTRIBUTE = "focalcache_crc32c"
+PLAN_ATTRIBUTE = "focalcache_plan"
+PLAN_CHECKSUM_ATTRIBUTE = "focalcache_plan_crc32c"
 
 
-def create_root(path: Path, spec: StoreSpec) -> None:
-    """Make an empty store. The root's `zarr.json` comes last and by renaming: with it the store exists.
+def create_root(path: Path, spec: StoreSpec, plan: StorePlan | None = None) -> None:
+    """Make an empty store. The root's `zarr.json` comes last and at once: with it the store exists.
 
-    Raises AlreadyPublished when there is one already, or a folder with other things in it.
+    Raises AlreadyPublished when there is one, be it since a moment ago, or when other things are there.
     """
+    exists = AlreadyPublished(f"{path} is a store already; open it to add scenes to it")
     if (path / METADATA_NAME).exists():
-        raise AlreadyPublished(f"{path} is a store already; open it to add scenes to it")
+        raise exists
     ours = (SCENES_GROUP, STAGING_PREFIX)
     strangers = [entry for entry in _names_in(path) if not entry.startswith(ours)]
     if strangers:
         raise AlreadyPublished(f"{path} is no store and not empty: it holds {', '.join(strangers[:5])}")
     scenes = path / SCENES_GROUP
     scenes.mkdir(parents=True, exist_ok=True)
-    _write_by_rename(scenes / METADATA_NAME, group_document({}), staging_in=path)
+    publish_file(path, scenes / METADATA_NAME, group_document({}))
     raw = spec.to_dict()
     attributes = {SPEC_ATTRIBUTE: raw, SPEC_CHECKSUM_ATTRIBUTE: crc32c(canonical_json(raw))}
-    _write_by_rename(path / METADATA_NAME, group_document(attributes), staging_in=path)
+    if plan is not None:
+        raw = plan.to_dict()
+        attributes |= {PLAN_ATTRIBUTE: raw, PLAN_CHECKSUM_ATTRIBUTE: crc32c(canonical_json(raw))}
+    if not publish_file(path, path / METADATA_NAME, group_document(attributes)):
+        raise exists
 
 
 def read_root(path: Path) -> StoreSpec:
@@ -41,23 +50,31 @@ def read_root(path: Path) -> StoreSpec:
 
     Raises StoreNotFound, SchemaTooNew, or Corrupt when the spec does not match its checksum.
     """
-    try:
-        document = json.loads((path / METADATA_NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreNotFound(
-            f"no store at {path}: there is no {METADATA_NAME}.\n"
-            f"Make one with extract/dump_teacher.py --out {path}"
-        ) from None
-    except ValueError as error:
-        raise Corrupt(f"{path / METADATA_NAME} is not JSON: {error}") from None
-    attributes = document.get("attributes") if isinstance(document, dict) else None
-    if not isinstance(attributes, dict) or SPEC_ATTRIBUTE not in attributes:
+    attributes = _root_attributes(path)
+    if SPEC_ATTRIBUTE not in attributes:
         raise StoreNotFound(f"{path} is Zarr but no store of ours: it has no attribute {SPEC_ATTRIBUTE!r}")
     raw = attributes[SPEC_ATTRIBUTE]
-    if crc32c(canonical_json(raw)) != attributes.get(SPEC_CHECKSUM_ATTRIBUTE):
+    if _checksum(raw) != attributes.get(SPEC_CHECKSUM_ATTRIBUTE):
         raise Corrupt(f"the spec in {path / METADATA_NAME} does not match its checksum")
     try:
         return read_spec(raw, str(path))
+    except SpecInvalid as error:
+        raise Corrupt(f"{path / METADATA_NAME}: {error}") from None
+
+
+def read_plan(path: Path) -> StorePlan | None:
+    """Which scenes the store at `path` is to hold; None when it was made without saying so.
+
+    Raises StoreNotFound, or Corrupt when the plan does not match its checksum.
+    """
+    attributes = _root_attributes(path)
+    if PLAN_ATTRIBUTE not in attributes:
+        return None
+    raw = attributes[PLAN_ATTRIBUTE]
+    if _checksum(raw) != attributes.get(PLAN_CHECKSUM_ATTRIBUTE):
+        raise Corrupt(f"the plan in {path / METADATA_NAME} does not match its checksum")
+    try:
+        return StorePlan.from_dict(raw)
     except SpecInvalid as error:
         raise Corrupt(f"{path / METADATA_NAME}: {error}") from None
 
@@ -68,16 +85,29 @@ def published_scenes(path: Path) -> list[str]:
     return sorted(name for name in _names_in(scenes) if (scenes / name / MANIFEST_NAME).is_file())
 
 
+def _checksum(raw: Any) -> str | None:
+    try:
+        return crc32c(canonical_json(raw))
+    except ValueError:
+        return None  # 1e-05 that became 1e905: JSON reads infinity there, and nobody wrote that
+
+
+def _root_attributes(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((path / METADATA_NAME).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreNotFound(
+            f"no store at {path}: there is no {METADATA_NAME}.\n"
+            f"Make one with extract/dump_teacher.py --out {path}"
+        ) from None
+    except ValueError as error:
+        raise Corrupt(f"{path / METADATA_NAME} is not JSON: {error}") from None
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
 def _names_in(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
-
-
-def _write_by_rename(target: Path, data: bytes, staging_in: Path) -> None:
-    staging = staging_in / f"{STAGING_PREFIX}{target.parent.name}-{os.getpid()}"
-    staging.unlink(missing_ok=True)
-    write_new(staging, data)
-    staging.replace(target)
-    sync_folder(target.parent)

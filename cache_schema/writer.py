@@ -8,38 +8,89 @@ from typing import Self
 import numpy as np
 
 from cache_schema import names
-from cache_schema.errors import AlreadyPublished
-from cache_schema.files import published_folder
-from cache_schema.manifest import HeadManifest, read_manifest
+from cache_schema.errors import AlreadyPublished, SampleMissing
+from cache_schema.files import published_folder, remove_abandoned
+from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
 from cache_schema.scene_writer import SceneWriter, require_samples
+from cache_schema.seal import SEAL_NAME, make_seal, write_seal
 from cache_schema.spec import StoreSpec
-from cache_schema.store_root import SCENES_GROUP, create_root, published_scenes, read_root
+from cache_schema.store_plan import StorePlan
+from cache_schema.store_root import SCENES_GROUP, create_root, published_scenes, read_plan, read_root
 from cache_schema.teacher_head import HEAD_GROUP, head_manifest, write_head
 
 
 class StoreWriter:
     """A store that is open for writing; get one from `create` or `open`."""
 
-    def __init__(self, path: Path, spec: StoreSpec) -> None:
+    def __init__(self, path: Path, spec: StoreSpec, plan: StorePlan | None) -> None:
         self.path = path
         self.spec = spec
+        self.plan = plan
 
     @classmethod
-    def create(cls, path: str | Path, spec: StoreSpec) -> Self:
-        """Make a new, empty store. Raises AlreadyPublished when the path holds a store or anything else."""
+    def create(cls, path: str | Path, spec: StoreSpec, *, planned: Mapping[str, int] | None = None) -> Self:
+        """Make a new, empty store.
+
+        Args:
+            planned: samples of every scene that the finished store is to hold, by scene name. Without it any
+                scene may be written, and the store can never be sealed.
+
+        Raises:
+            AlreadyPublished: the path holds a store or anything else.
+            SpecInvalid: a planned scene that cannot be.
+        """
         path = Path(path)
-        create_root(path, spec)
-        return cls(path, spec)
+        plan = None if planned is None else StorePlan.of(planned)
+        create_root(path, spec, plan)
+        return cls(path, spec, plan)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open a store to add to it. Raises StoreNotFound, SchemaTooNew, Corrupt."""
         path = Path(path)
-        return cls(path, read_root(path))
+        return cls(path, read_root(path), read_plan(path))
 
     def published_scenes(self) -> list[str]:
         """Names of the scenes that are finished, whoever wrote them; sorted."""
         return published_scenes(self.path)
+
+    def is_published(self, scene_name: str) -> bool:
+        """Whether a scene is finished, whoever wrote it."""
+        return (self.path / SCENES_GROUP / scene_name / MANIFEST_NAME).is_file()
+
+    def missing_scenes(self) -> list[str]:
+        """Planned scenes that are not published; sorted. Empty without a plan."""
+        planned = () if self.plan is None else self.plan.scenes
+        return [scene.scene_name for scene in planned if not self.is_published(scene.scene_name)]
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the store bears the mark of being complete."""
+        return (self.path / SEAL_NAME).is_file()
+
+    def seal(self) -> bool:
+        """Mark a complete store as complete; returns whether this call did it, and no other process before.
+
+        Afterwards the store holds nothing that depends on how it was written: what killed processes, on this
+        machine or another, left behind is removed.
+
+        Raises:
+            SampleMissing: planned scenes are not published, or there is no plan.
+            Corrupt: a manifest is damaged, or the store bears the seal of other contents.
+        """
+        missing = self.missing_scenes()
+        if self.plan is None or missing:
+            raise SampleMissing(
+                f"{self.path} cannot be sealed: "
+                + (f"{len(missing)} scenes are missing, {missing[0]} first" if missing else "it has no plan")
+            )
+        written = write_seal(self.path, make_seal(self.path, self.plan))
+        remove_abandoned(self.path, of_other_machines=True)
+        return written
+
+    def remove_abandoned(self) -> list[str]:
+        """Remove what killed processes of this machine left behind; returns the names of these folders."""
+        return remove_abandoned(self.path)
 
     def write_teacher_head(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Store the weights of the teacher's decoder and head, float32 by dotted name.
@@ -76,16 +127,19 @@ class StoreWriter:
 
         Raises:
             SpecInvalid: a name, token or time that cannot be, all samples listed; no sample at all.
+            FingerprintMismatch: the store is planned, and not with this scene, or with more or fewer samples.
             AlreadyPublished: the scene is in the store already.
             SampleMissing: the block ended before every sample was appended.
         """
         names.require(names.scene_name, scene_name, "scene_name")
         names.require(names.token, scene_token, "scene_token")
         require_samples(scene_name, samples)
+        if self.plan is not None:
+            self.plan.require({scene_name: len(samples)}, self.path)
         target = self.path / SCENES_GROUP / scene_name
         with published_folder(self.path, target) as folder:
             scene = SceneWriter(
-                folder, self.spec.arrays, scene_name=scene_name, scene_token=scene_token, samples=samples
+                folder, self.spec, scene_name=scene_name, scene_token=scene_token, samples=samples
             )
             with contextlib.closing(scene):
                 yield scene

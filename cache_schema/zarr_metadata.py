@@ -42,7 +42,7 @@ def parameter_key(shape: tuple[int, ...]) -> str:
 
 @lru_cache(maxsize=256)
 def array_document(array: ArraySpec, n_samples: int) -> bytes:
-    """`zarr.json` of one array of a scene: one sample a chunk, `samples_per_shard` chunks a shard."""
+    """`zarr.json` of one array of a scene; a sample is one chunk, or several when the array is ragged."""
     blosc = BloscCodec(
         typesize=np.dtype(array.dtype).itemsize,
         cname=BLOSC_CNAME,
@@ -50,11 +50,16 @@ def array_document(array: ArraySpec, n_samples: int) -> bytes:
         shuffle=BLOSC_SHUFFLE,
         blocksize=0,
     )
+    per_sample = array.shape
+    if array.ragged:
+        # A shard is a whole number of chunks, so its last rows may lie beyond the array.
+        per_sample = (array.chunks_per_sample * array.rows_per_chunk, *array.shape[1:])
     return _array_document(
         shape=(n_samples, *array.shape),
-        chunks=(1, *array.shape),
-        shards=(samples_per_shard(array, n_samples), *array.shape),
+        chunks=(1, *array.chunk_shape),
+        shards=(samples_per_shard(array, n_samples), *per_sample),
         dtype=array.dtype,
+        fill_value=array.fill_value,
         dimension_names=("sample", *array.dimension_names),
         compressors=(blosc, Crc32cCodec()) if array.compressed else None,
     )
@@ -67,6 +72,7 @@ def parameter_document(name: str, shape: tuple[int, ...]) -> bytes:
         shape=shape,
         chunks=shape,
         dtype="float32",
+        fill_value=np.nan,
         dimension_names=[f"{name}:{axis}" for axis in range(len(shape))],
         compressors=None,
     )
@@ -88,9 +94,7 @@ def group_document(attributes: Mapping[str, Any], members: Mapping[str, bytes] |
 
 def _array_document(**kwargs: Any) -> bytes:
     store = MemoryStore()
-    # A chunk that should be there and is not reads as the fill value: NaN says so where 0 would hide it.
-    fill_value = np.nan if np.dtype(kwargs["dtype"]).kind == "f" else 0
-    zarr.create_array(store, chunk_key_encoding=_FLAT_KEYS, fill_value=fill_value, filters=None, **kwargs)
+    zarr.create_array(store, chunk_key_encoding=_FLAT_KEYS, filters=None, **kwargs)
     return _json_bytes(_stored_document(store))
 
 

@@ -4,13 +4,20 @@ Example:
     python extract/dump_teacher.py configs/teacher/bevformer_base.py --dataroot data/nuscenes \\
         --version v1.0-trainval --split train --checkpoint bevformer_r101_dcn_24ep.pth --out teacher.zarr \\
         --device cuda
+
+Stopped or killed, the same command goes on where it was. Several processes share the work:
+    torchrun --nproc-per-node 8 extract/dump_teacher.py …
+    python extract/dump_teacher.py … --shard 1/4    and 2/4, 3/4, 4/4 elsewhere
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -39,7 +46,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the forward pass (default: all cores)")
+    parser.add_argument("--threads", type=int, help="CPU threads of every process (default 4)")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="dump part I of N, counted from 1; others dump the other parts"
+    )
     parser.add_argument(
         "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
     )
@@ -49,21 +59,36 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
-    from cache_schema.errors import CacheError
+    from cache_schema.errors import CacheError, NotWritable
     from camera3d.errors import Camera3DError
+    from extract.interrupt import EXIT_CODE, stop_on_signals
     from extract.report import summary
     from extract.run import DumpOptions, run_dump
 
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    resume = f"Resume with:  {command_line(sys.argv[1:] if argv is None else argv)}"
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     options = {name: value for name, value in vars(args).items() if name != "untrained"}
     options["arrays"] = tuple(args.arrays.split(","))
     try:
-        report, spec = run_dump(DumpOptions(**options))
+        with stop_on_signals():
+            report, spec = run_dump(DumpOptions(**options))
+    except KeyboardInterrupt as stop:
+        print(f"stopped ({stop}); published scenes are kept.\n{resume}", file=sys.stderr)
+        return EXIT_CODE
     except (CacheError, Camera3DError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, NotWritable):
+            print(resume, file=sys.stderr)
         return 2
     print(summary(report, spec, Path(args.out)))
     return 0
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """This command, to be pasted into a shell. Any number of processes may continue a dump."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE")
+    launcher = ["torchrun", "--nproc-per-node", processes] if processes else ["python"]
+    return shlex.join([*launcher, "extract/dump_teacher.py", *argv])
 
 
 if __name__ == "__main__":

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cache_schema.spec import ArraySpec
 from cache_schema.writer import StoreWriter
-from camera3d.data import ImagePipeline, NuScenesIndex, Scene, StreamingFrames
+from camera3d.data import ImagePipeline, NuScenesIndex
+from camera3d.data.streaming import StreamingItem
 from camera3d.detectors import Detector
+from extract.background import BackgroundWriter
+from extract.frames import SceneFrames
+from extract.host_copy import HostCopier
 
 
 @dataclass(frozen=True, kw_only=True)
 class DumpReport:
-    """What one call of `dump` did.
+    """What one dumping process did, and how it left the store.
 
     Attributes:
-        samples, scenes: how many were written, and how many scenes were there already.
+        samples, scenes: how many it published, and how many of its scenes were there already.
         seconds: wall clock over the loop; of these `forward_seconds` inside the detector.
+        shard: which part of the scenes was its, such as "1/1".
+        scenes_missing: planned scenes that nobody has published yet.
+        sealed: whether this process completed the store.
     """
 
     samples: int
@@ -31,6 +35,9 @@ class DumpReport:
     scenes_present: int
     seconds: float
     forward_seconds: float
+    shard: str = "1/1"
+    scenes_missing: int = 0
+    sealed: bool = False
 
 
 def dump(
@@ -52,67 +59,51 @@ def dump(
         workers: processes that read images ahead.
 
     Raises:
-        CacheError, Camera3DError: from the store and the images; the scene in flight is discarded.
+        CacheError, Camera3DError, OSError: from the store and the images; the scene in flight is discarded.
     """
-    present = set(writer.published_scenes())
-    todo = [scene for scene in index.scenes if scene.name not in present]
+    todo = index.select([name for name in index.scene_names if not writer.is_published(name)])
     detector = detector.to(device)
-    start, forward_seconds, samples = time.perf_counter(), 0.0, 0
-    if todo:
-        frames = StreamingFrames(index.select(scene.name for scene in todo), pipeline, dataroot)
-        items = iter(
-            DataLoader(
-                frames,
-                batch_size=None,
-                num_workers=workers,
-                pin_memory=device.type == "cuda",
-                prefetch_factor=2 if workers else None,
-            )
-        )
-        bar = tqdm(total=len(frames), unit="sample", desc="dump", disable=not progress, smoothing=0.1)
-        with bar:
-            for scene in todo:
-                bar.set_postfix_str(scene.name)
-                for seconds in dump_scene(detector, scene, items, writer, device):
-                    forward_seconds += seconds
-                    samples += 1
-                    bar.update()
+    copier = HostCopier(device)
+    start, forward_seconds = time.perf_counter(), 0.0
+    scenes = SceneFrames(
+        todo, pipeline, dataroot, workers=workers, pin_memory=device.type == "cuda", skip=writer.is_published
+    )
+    bar = tqdm(total=len(todo), unit="sample", desc="dump", disable=not progress, smoothing=0.1)
+    with bar, BackgroundWriter(writer) as store:
+        for scene, frames in scenes:
+            bar.set_postfix_str(scene.name)
+            store.begin(scene)
+            for token, tensors, seconds in teacher_outputs(detector, frames, device):
+                store.append(token, copier.start(tensors, writer.spec.arrays))
+                forward_seconds += seconds
+                bar.update()
     return DumpReport(
-        samples=samples,
-        scenes=len(todo),
-        scenes_present=len(index.scenes) - len(todo),
+        samples=store.samples,
+        scenes=store.scenes,
+        scenes_present=len(index.scene_rows) - store.scenes,
         seconds=time.perf_counter() - start,
         forward_seconds=forward_seconds,
     )
 
 
-def dump_scene(
-    detector: Detector, scene: Scene, items: Iterator[dict], writer: StoreWriter, device: torch.device
-) -> Iterator[float]:
-    """Write one scene; yields the seconds of each forward pass. `items` stands at the scene's first frame."""
-    samples = [(frame.sample_token, frame.timestamp_us) for frame in scene.frames]
-    with writer.scene(scene.name, scene.token, samples) as open_scene:
-        prev_bev = None
-        for _ in samples:
-            item = next(items)
-            start = time.perf_counter()
-            with torch.inference_mode():
-                outputs = detector.encode(
-                    item["images"][None].to(device, non_blocking=True),
-                    item["lidar2img"][None].to(device),
-                    item["can_bus"][None].to(device),
-                    prev_bev,
-                )
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - start
-            prev_bev = outputs.bev_feats
-            tensors = outputs.sample_arrays(0)
-            tensors |= {"can_bus": item["can_bus"], "lidar2img": item["lidar2img"]}
-            open_scene.append(item["sample_token"], stored_arrays(tensors, writer.spec.arrays))
-            yield seconds
-
-
-def stored_arrays(tensors: dict[str, torch.Tensor], arrays: Sequence[ArraySpec]) -> dict[str, np.ndarray]:
-    """The wanted arrays in the types they are stored in; converted on the device, before they are copied."""
-    return {spec.name: tensors[spec.name].to(getattr(torch, spec.dtype)).cpu().numpy() for spec in arrays}
+def teacher_outputs(
+    detector: Detector, frames: Iterator[StreamingItem], device: torch.device
+) -> Iterator[tuple[str, dict[str, torch.Tensor], float]]:
+    """Sample token, arrays by name, and seconds of the forward pass, for the frames of one scene in order."""
+    prev_bev = None
+    for item in frames:
+        start = time.perf_counter()
+        with torch.inference_mode():
+            outputs = detector.encode(
+                item["images"][None].to(device, non_blocking=True),
+                item["lidar2img"][None].to(device),
+                item["can_bus"][None].to(device),
+                prev_bev,
+            )
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
+        seconds = time.perf_counter() - start
+        prev_bev = outputs.bev_feats
+        tensors = outputs.sample_arrays(0)
+        tensors |= {"can_bus": item["can_bus"], "lidar2img": item["lidar2img"]}
+        yield item["sample_token"], tensors, seconds

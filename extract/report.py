@@ -9,29 +9,44 @@ from extract.engine import DumpReport
 
 
 def summary(report: DumpReport, spec: StoreSpec, store: Path) -> str:
-    """A table in plain text: one line an array, then totals."""
-    on_disk = {array.name: array_bytes(store, array.name) for array in spec.arrays}
+    """What to print: the whole table from the process that completed the store, or was the only one."""
+    if not report.scenes and not report.scenes_missing:
+        return f"{store} is complete: nothing to do ({report.scenes_present} scenes are there)"
+    if report.sealed or report.shard == "1/1":
+        return "\n".join([*array_table(spec, store), "", *totals(report, spec, store)])
+    missing = f"{report.scenes_missing} scenes of other parts are missing"
+    rest = missing if report.scenes_missing else "the store is complete"
+    return f"part {report.shard} of {store}: {report.samples} samples in {report.scenes} scenes; {rest}"
+
+
+def totals(report: DumpReport, spec: StoreSpec, store: Path) -> list[str]:
+    """What was run, how much of it, how fast."""
+    rate = report.samples / report.seconds if report.samples else 0.0
+    share = report.forward_seconds / report.seconds if report.samples else 0.0
+    teacher = "trained" if spec.teacher.trained else f"UNTRAINED, seed {spec.teacher.random_seed}"
+    part = "" if report.shard == "1/1" else f" by this process, part {report.shard}"
+    missing = f" ({report.scenes_missing} scenes are missing)" if report.scenes_missing else ""
+    present = f"; {report.scenes_present} scenes were there already" if report.scenes_present else ""
+    return [
+        f"store     {store}{missing}",
+        f"teacher   {spec.teacher.detector} ({teacher})",
+        f"samples   {report.samples} in {report.scenes} scenes{part}{present}",
+        f"seconds   {report.seconds:.1f}, of which forward passes {share:.1%}",
+        f"FPS       {rate:.3f} samples/s",
+    ]
+
+
+def array_table(spec: StoreSpec, store: Path) -> list[str]:
+    """One line an array, then their sum."""
+    on_disk = {array.name: array_bytes(store, array.name) for array in spec.stored_arrays}
     rows = [("array", "dtype", "shape of a sample", "MB/sample", "MB on disk")]
-    for array in spec.arrays:
+    for array in spec.stored_arrays:
         shape = "×".join(map(str, array.shape))
         megabytes = array.bytes_per_sample / 1e6
         rows.append((array.name, array.dtype, shape, f"{megabytes:.3f}", f"{on_disk[array.name] / 1e6:.3f}"))
     total = spec.bytes_per_sample / 1e6
     rows.append(("total", "", "", f"{total:.3f}", f"{sum(on_disk.values()) / 1e6:.3f}"))
-    lines = aligned(rows)
-    rate = report.samples / report.seconds if report.samples else 0.0
-    share = report.forward_seconds / report.seconds if report.samples else 0.0
-    teacher = "trained" if spec.teacher.trained else f"UNTRAINED, seed {spec.teacher.random_seed}"
-    lines += [
-        "",
-        f"store     {store}",
-        f"teacher   {spec.teacher.detector} ({teacher})",
-        f"samples   {report.samples} in {report.scenes} scenes"
-        + (f"; {report.scenes_present} scenes were there already" if report.scenes_present else ""),
-        f"seconds   {report.seconds:.1f}, of which forward passes {share:.1%}",
-        f"FPS       {rate:.3f} samples/s",
-    ]
-    return "\n".join(lines)
+    return aligned(rows)
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:

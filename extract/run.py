@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 
-from cache_schema.errors import FingerprintMismatch
+from cache_schema.errors import AlreadyPublished, FingerprintMismatch, StoreNotFound
+from cache_schema.fingerprint import difference
 from cache_schema.spec import StoreSpec
+from cache_schema.store_plan import StorePlan
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
 from camera3d.detectors import Detector, build_detector
 from camera3d.detectors.builder import load_config
 from camera3d.errors import ConfigInvalid
+from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
-from extract.numerics import fix_numerics
+from extract.numerics import fixed_numerics
+from extract.sharding import process_shard, scenes_of
 from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec
 
 
@@ -37,11 +45,20 @@ class DumpOptions:
     scenes: Sequence[str] | None = None
     workers: int = 2
     threads: int | None = None
+    shard: str | None = None
     max_gap_s: float = 0.9
 
 
 def run_dump(options: DumpOptions) -> tuple[DumpReport, StoreSpec]:
-    """Load the teacher and the split, then dump. Nothing is written before everything has been checked."""
+    """Load the teacher and the split, then dump this process's part of the scenes.
+
+    Nothing is written before everything has been checked. Run again after whatever ended it, it does what is
+    missing. Whoever publishes the last scene seals the store.
+
+    Raises:
+        CacheError, Camera3DError: something the user can put right.
+        KeyboardInterrupt: from a signal; the store can be resumed.
+    """
     index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
     if options.scenes:
         index = index.select(options.scenes)
@@ -50,27 +67,44 @@ def run_dump(options: DumpOptions) -> tuple[DumpReport, StoreSpec]:
 
 def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, StoreSpec]:
     """`run_dump` for an index that is there already."""
+    shard = process_shard(options.shard, os.environ)
     device = checked_device(options.device)
-    threads = fix_numerics(options.threads)
-    config = load_config(options.config)
-    pipeline = ImagePipeline.from_config(config.inputs)
-    check_images(options.dataroot, index.frames())
-    detector, weights = load_teacher(options, config)
-    spec = build_store_spec(
-        detector=detector,
-        config=config,
-        pipeline=pipeline,
-        index=index,
-        weights=weights,
-        groups=options.arrays,
-        device=device,
-        threads=threads,
-    )
-    writer = open_store(Path(options.out), spec)
-    head = {key: value.float().cpu().numpy() for key, value in detector.distillation_head().items()}
-    writer.write_teacher_head(head)
-    report = dump(detector, index, pipeline, options.dataroot, writer, device=device, workers=options.workers)
-    return report, spec
+    with fixed_numerics(options.threads) as threads:
+        config = load_config(options.config)
+        pipeline = ImagePipeline.from_config(config.inputs)
+        detector, weights = load_teacher(options, config)
+        spec = build_store_spec(
+            detector=detector,
+            config=config,
+            pipeline=pipeline,
+            index=index,
+            weights=weights,
+            groups=options.arrays,
+            device=device,
+            threads=threads,
+        )
+        planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
+        part = index.select(scenes_of(shard, planned))
+        store = Path(options.out)
+        check_images(options.dataroot, unpublished(part, open_store(store, spec, planned)).frames())
+        with explained(store, lambda: missing_nbytes(store, spec, planned)):
+            writer = open_store(store, spec, planned) or create_store(store, spec, planned)
+            writer.remove_abandoned()
+            head = {key: value.float().cpu().numpy() for key, value in detector.distillation_head().items()}
+            writer.write_teacher_head(head)
+            report = dump(
+                detector,
+                part,
+                pipeline,
+                options.dataroot,
+                writer,
+                device=device,
+                workers=options.workers,
+                progress=os.environ.get("LOCAL_RANK", "0") == "0",
+            )
+            missing = writer.missing_scenes()
+            sealed = not missing and writer.seal()
+    return replace(report, shard=str(shard), scenes_missing=len(missing), sealed=sealed), spec
 
 
 def load_teacher(options: DumpOptions, config: object) -> tuple[Detector, TeacherWeights]:
@@ -78,33 +112,65 @@ def load_teacher(options: DumpOptions, config: object) -> tuple[Detector, Teache
     torch.manual_seed(options.seed)
     detector = build_detector(config)
     if options.checkpoint is None:
-        detector.init_weights()
+        with _quiet_mmengine():
+            detector.init_weights()
         return detector, TeacherWeights(seed=options.seed)
     load_official(detector, options.checkpoint)
     return detector, TeacherWeights(checkpoint=Path(options.checkpoint))
 
 
-def open_store(path: Path, spec: StoreSpec) -> StoreWriter:
-    """A new store, or the one at that path if the same dump began it.
+@contextlib.contextmanager
+def _quiet_mmengine() -> Iterator[None]:
+    """mmengine tells about every parameter, on stdout, where only results belong."""
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def open_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter | None:
+    """The store at that path, begun by the same dump; None when there is none yet.
 
     Raises:
-        FingerprintMismatch: the store at that path was begun by another dump; names the parts that differ.
+        FingerprintMismatch: another dump began it; names the parts or the scenes that differ.
     """
-    if not path.exists():
-        return StoreWriter.create(path, spec)
-    writer = StoreWriter.open(path)
-    ours, theirs = spec.to_dict(), writer.spec.to_dict()
-    different = [part for part in ours if ours[part] != theirs.get(part)]
-    if different:
+    try:
+        writer = StoreWriter.open(path)
+    except StoreNotFound:
+        return None
+    problems = difference(spec, writer.spec)
+    if problems:
         raise FingerprintMismatch(
-            f"{path} was begun by another dump: {', '.join(different)} differ.\n"
-            "Give another --out, or remove that store."
+            f"{path} was begun by another dump", problems, "Give another --out, or remove that store."
         )
+    (writer.plan or StorePlan.of({})).require(planned, path)
     return writer
 
 
+def create_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter:
+    """A new store, unless another process of the same dump is quicker: then the one that it made."""
+    try:
+        return StoreWriter.create(path, spec, planned=planned)
+    except AlreadyPublished:
+        writer = open_store(path, spec, planned)
+        if writer is None:
+            raise
+        return writer
+
+
+def unpublished(index: NuScenesIndex, writer: StoreWriter | None) -> NuScenesIndex:
+    """The scenes that a store does not hold yet."""
+    return index.select([n for n in index.scene_names if writer is None or not writer.is_published(n)])
+
+
 def checked_device(name: str) -> torch.device:
-    """The device of that name. Raises ConfigInvalid when this machine does not have it."""
+    """The device of that name; "cuda" is the GPU that belongs to this process of torchrun.
+
+    Raises ConfigInvalid when this machine does not have it.
+    """
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -115,4 +181,13 @@ def checked_device(name: str) -> torch.device:
         raise ConfigInvalid(
             f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu"
         )
+    if device.type == "cuda":
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if device.index >= torch.cuda.device_count():
+            raise ConfigInvalid(
+                f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; start at most"
+                " one process for each"
+            )
+        torch.cuda.set_device(device)
     return device

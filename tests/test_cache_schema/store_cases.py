@@ -86,6 +86,8 @@ def random_values(array: ArraySpec, seed: str) -> np.ndarray:
     dtype = np.dtype(array.dtype)
     if dtype.kind == "f":
         return rng.normal(scale=3.0, size=array.shape).astype(dtype)
+    if dtype.kind == "b":
+        return np.asarray(rng.random(array.shape) < 0.5)
     limits = np.iinfo(dtype)
     return rng.integers(limits.min, limits.max, size=array.shape, dtype=dtype, endpoint=True)
 

@@ -5,13 +5,21 @@ import multiprocessing
 import pickle
 import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from store_cases import sample_values, small_spec, small_store, write_scene
 
 from cache_schema.codec import crc32c
-from cache_schema.errors import Corrupt, SampleMissing, SchemaTooNew, SpecInvalid, StoreNotFound
+from cache_schema.errors import (
+    Corrupt,
+    FingerprintMismatch,
+    SampleMissing,
+    SchemaTooNew,
+    SpecInvalid,
+    StoreNotFound,
+)
 from cache_schema.fields import canonical_json
 from cache_schema.reader import TargetReader
 from cache_schema.writer import StoreWriter
@@ -225,3 +233,27 @@ def test_open_files_do_not_pile_up(tmp_path, monkeypatch):
         check_sample(reader, token)
     with open("/proc/self/maps") as maps:
         assert sum(str(path) in line for line in maps) <= 4
+
+
+def test_what_is_expected_is_checked_at_open(store):
+    expect = {"outputs": {"class_names": ["car", "truck"]}, "dataset": {"split": "mini_train"}}
+    reader = TargetReader(store, expect=expect)
+    assert pickle.loads(pickle.dumps(reader)).expect == expect
+    assert TargetReader(store, expect=small_spec()).spec == small_spec()
+    expect["outputs"]["class_names"] = ["truck", "car"]
+    expect["numerics"] = {"threads": 8}
+    with pytest.raises(FingerprintMismatch) as caught:
+        TargetReader(store, expect=expect)
+    for words in (str(store), "class order  expected truck, car; store has car, truck", "Dump again"):
+        assert words in str(caught.value)
+    assert [problem.where for problem in caught.value.problems] == ["class order", "threads"]
+
+
+def test_scene_of_another_dump_is_not_read(store, tmp_path):
+    spec = small_spec()
+    other = replace(spec, numerics=replace(spec.numerics, threads=2))
+    writer = StoreWriter.create(tmp_path / "threads.zarr", other)
+    write_scene(writer, "scene-0009", 1)
+    shutil.copytree(writer.path / "scenes" / "scene-0009", store / "scenes" / "scene-0009")
+    with pytest.raises(FingerprintMismatch, match=r"scene-0009 .* another dump"):
+        len(TargetReader(store))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from store_cases import SMALL_ARRAYS, sample_list, sample_values, small_spec, small_store, write_scene
 
 from cache_schema import zarr_metadata
+from cache_schema.array_spec import DTYPES, ArraySpec
 from cache_schema.reader import TargetReader
-from cache_schema.spec import DTYPES, ArraySpec
 from cache_schema.writer import StoreWriter
 
 

@@ -1,208 +1,184 @@
-"""The command: what it stores, what it prints, how it fails."""
+"""The command, in this process: finished, resumed, shared and refused dumps, all with the same bytes."""
 
-from __future__ import annotations
-
-import subprocess
-import sys
-import warnings
-from pathlib import Path
+import os
+import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
-import xarray
-from dump_cases import IMAGE_HW, SCENES, write_small_config
-from golden.formula import state_dict
+from dump_cases import SCENES, TEACHER, contents, temporary
 
 from cache_schema.reader import TargetReader
-from camera3d.data import ImagePipeline, StreamingFrames, build_index
-from camera3d.detectors import build_detector
+from cache_schema.seal import read_seal
+from cache_schema.writer import StoreWriter
+from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.detectors.builder import load_config
-from extract.dump_teacher import main
-from extract.store_spec import FLOAT32_ARRAYS
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def case(tiny_nuscenes, tmp_path_factory) -> dict:
-    """A dataset, a config, a checkpoint, the store that the command made of them, and what it printed."""
-    folder = tmp_path_factory.mktemp("dump")
-    config = write_small_config(folder)
-    dataroot = tiny_nuscenes(scenes=SCENES, image_hw=IMAGE_HW, can_bus=True)
-    detector = build_detector(config)
-    torch.save({"state_dict": state_dict(detector)}, folder / "teacher.pth")
-    arguments = [str(config), "--dataroot", str(dataroot), "--version", "v1.0-mini", "--split", "all_scenes"]
-    (dataroot / "v1.0-mini/splits.json").write_text('{"all_scenes": ["scene-0061", "scene-0553"]}')
-    arguments += ["--workers", "0", "--threads", "2"]
-    return {"folder": folder, "config": config, "dataroot": dataroot, "arguments": arguments}
+from extract import engine
+from extract.numerics import DEFAULT_THREADS, fixed_numerics
+from extract.run import DumpOptions, load_teacher
 
 
-def run(case: dict, out: str, *more: str, weights: tuple[str, ...] | None = None) -> int:
-    chosen = weights or ("--checkpoint", str(case["folder"] / "teacher.pth"))
-    return main([*case["arguments"], "--out", str(case["folder"] / out), *chosen, *more])
-
-
-@pytest.fixture(scope="module")
-def dumped(case) -> TargetReader:
-    assert run(case, "teacher.zarr") == 0
-    return TargetReader(case["folder"] / "teacher.zarr")
-
-
-@pytest.fixture(scope="module")
-def encoded(case) -> dict[str, dict[str, torch.Tensor]]:
-    """Every frame by its sample token, as the detector gives it scene by scene."""
-    index = build_index(case["dataroot"], "v1.0-mini", "all_scenes")
-    config = load_config(case["config"])
-    detector = build_detector(config)
-    detector.load_state_dict(state_dict(detector))
-    torch.set_num_threads(2)
-    arrays, prev_bev = {}, None
-    with torch.inference_mode():
-        for item in StreamingFrames(index, ImagePipeline.from_config(config.inputs), case["dataroot"]):
-            outputs = detector.encode(
-                item["images"][None],
-                item["lidar2img"][None],
-                item["can_bus"][None],
-                prev_bev if item["has_prev"] else None,
-            )
+def test_the_store_holds_what_the_teacher_saw(peace, dataroot):
+    config = load_config(TEACHER)
+    index = load_or_build_index(dataroot, "v1.0-mini", "tiny").select(["scene-0002"])
+    reader = TargetReader(peace)
+    assert len(reader) == sum(SCENES.values()) == read_seal(peace).n_samples
+    detector, _ = load_teacher(DumpOptions(config="", dataroot="", version="", split="", out=""), config)
+    prev_bev = None
+    with fixed_numerics(1), torch.inference_mode():
+        for item in StreamingFrames(index, ImagePipeline.from_config(config.inputs), dataroot):
+            batch = [torch.as_tensor(item[name])[None] for name in ("images", "lidar2img", "can_bus")]
+            outputs = detector.encode(*batch, prev_bev)
             prev_bev = outputs.bev_feats
-            frame = {"can_bus": item["can_bus"], "lidar2img": item["lidar2img"]}
-            arrays[item["sample_token"]] = outputs.sample_arrays(0) | frame
-    return arrays
+            stored = reader[item["sample_token"]]
+            for name, values in outputs.sample_arrays(0).items():
+                np.testing.assert_array_equal(stored[name], values.numpy().astype(stored[name].dtype))
 
 
-def test_store_holds_what_encode_returns(dumped, encoded):
-    assert list(dumped.sample_tokens) == list(encoded)
-    for token, expected in encoded.items():
-        stored = dumped[token]
-        assert stored.keys() == expected.keys()
-        for name, value in expected.items():
-            dtype = {"can_bus": torch.float64, "lidar2img": torch.float64}.get(
-                name, torch.float32 if name in FLOAT32_ARRAYS else torch.float16
-            )
-            np.testing.assert_array_equal(stored[name], value.to(dtype).numpy(), err_msg=name)
+def test_finished_dump_says_so_and_changes_nothing(peace, run_dump, capsys):
+    before = contents(peace)
+    assert run_dump(peace) == 0
+    assert "is complete: nothing to do (6 scenes are there)" in capsys.readouterr().out
+    assert contents(peace) == before
 
 
-def test_a_scene_is_a_stream(dumped, encoded):
-    """Later frames saw the BEV of the frame before: without it their map would be another one."""
-    tokens = dumped.scenes["scene-0061"]
-    assert len(tokens) == 3
-    assert np.any(dumped[tokens[1]]["can_bus"][:3] != 0)
-    for tokens in dumped.scenes.values():
-        assert np.all(dumped[tokens[0]]["can_bus"][:3] == 0)
+def test_only_results_go_to_stdout(run_dump, tmp_path, capsys):
+    assert run_dump(tmp_path / "teacher.zarr", "--scenes", "scene-0001") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("array ")
+    assert "scene-0001" in err
+    assert "INFO" not in out + err
 
 
-def test_xarray_opens_a_scene(case, dumped):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with xarray.open_zarr(case["folder"] / "teacher.zarr/scenes/scene-0061") as scene:
-            assert scene.sizes["sample"] == 3
-            assert scene["bev_feats"].dims == ("sample", "channel", "bev_y", "bev_x")
-            token = dumped.scenes["scene-0061"][1]
-            np.testing.assert_array_equal(scene["bev_feats"][1].values, dumped[token]["bev_feats"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_shards_make_the_same_store(count, peace, run_dump, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "teacher.zarr"
+    for rank in (1, 0, 2)[:count]:
+        capsys.readouterr()
+        if count == 2:
+            monkeypatch.setenv("WORLD_SIZE", "2")
+            monkeypatch.setenv("RANK", str(rank))
+            assert run_dump(store, "--workers", "1") == 0
+        else:
+            assert run_dump(store, "--shard", f"{rank + 1}/3") == 0
+        missing = StoreWriter.open(store).missing_scenes()
+        assert StoreWriter.open(store).sealed == (not missing)
+        out = capsys.readouterr().out
+        if missing:
+            assert f"part {rank + 1}/{count}" in out
+            assert f"{len(missing)} scenes of other parts are missing" in out
+        else:
+            assert "FPS" in out
+    assert contents(store) == contents(peace)
 
 
-def test_head_is_in_the_store(case, dumped):
-    detector = build_detector(case["config"])
-    expected = {
-        key: value for key, value in state_dict(detector).items() if key in detector.distillation_head()
-    }
-    head = dumped.read_teacher_head()
-    assert head.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_array_equal(head[key], value.numpy(), err_msg=key)
+def test_threads_do_not_come_from_the_environment(run_dump, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    store = tmp_path / "teacher.zarr"
+    assert run_dump(store, "--scenes", "scene-0001", threads=()) == 0
+    assert TargetReader(store).spec.numerics.threads == DEFAULT_THREADS
+    assert torch.get_num_threads() == before
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_facts(case, dumped):
-    spec = dumped.spec
-    assert spec.teacher.trained
-    assert len(spec.teacher.checkpoint_sha256) == 64
-    assert spec.dataset.split == "all_scenes"
-    assert spec.outputs.class_names[2] == "construction_vehicle"
-    assert str(case["folder"]) not in str(spec.to_dict())
-
-
-def test_summary(case, capsys):
-    run(case, "summary.zarr", "--scenes", "scene-0553")
-    printed = capsys.readouterr()
-    assert "samples   2 in 1 scenes" in printed.out
-    assert "focal_feats" in printed.out
-    assert "small_teacher (trained)" in printed.out
-    assert "sample/s" in printed.err
-    assert "sample/s" not in printed.out.replace("samples/s", "")
-
-
-def test_arrays_subset(case):
-    assert run(case, "bev.zarr", "--arrays", "bev", "--scenes", "scene-0553") == 0
-    reader = TargetReader(case["folder"] / "bev.zarr")
-    assert {array.name for array in reader.spec.arrays} == {"bev_feats", "can_bus", "lidar2img"}
-
-
-def test_untrained_is_marked_and_repeatable(case):
-    readers = []
-    for out in ("random-a.zarr", "random-b.zarr"):
-        weights = ("--untrained", "--seed", "3")
-        assert run(case, out, "--scenes", "scene-0553", weights=weights) == 0
-        readers.append(TargetReader(case["folder"] / out))
-    first, second = readers
-    assert not first.spec.teacher.trained
-    assert first.spec.teacher.random_seed == 3
-    for token in first.sample_tokens:
-        for name, value in first[token].items():
-            np.testing.assert_array_equal(value, second[token][name], err_msg=name)
-
-
-FAILURES = {
-    "config": (["nowhere.py"], "no config file nowhere.py"),
-    "dataroot": (["--dataroot", "/nowhere"], "/nowhere"),
-    "version": (["--version", "v9"], "v9"),
-    "split": (["--split", "train"], "train"),
-    "scene": (["--scenes", "scene-0062"], "did you mean scene-0061"),
-    "checkpoint": (["--checkpoint", "nowhere.pth"], "no checkpoint file nowhere.pth"),
-    "arrays": (["--arrays", "bev,lidar"], "bev, pv, queries"),
-    "device": (["--device", "tpu"], "tpu"),
+REFUSED = {
+    "another seed": (("--seed", "1"), ("random seed", "another dump")),
+    "other arrays": (("--arrays", "bev"), ("arrays",)),
+    "other threads": (("--threads", "2"), ("threads",)),
 }
 
 
-@pytest.mark.parametrize("name", FAILURES)
-def test_failures(case, name, capsys, monkeypatch):
-    changed, message = FAILURES[name]
-    arguments = [*case["arguments"], "--checkpoint", str(case["folder"] / "teacher.pth")]
-    arguments += ["--out", str(case["folder"] / "never.zarr")]
-    arguments = changed + arguments[1:] if name == "config" else arguments + changed
-    assert main(arguments) == 2
-    printed = capsys.readouterr()
-    assert message in printed.err
-    assert "Traceback" not in printed.err
-    assert printed.out == ""
-    assert not (case["folder"] / "never.zarr").exists()
+@pytest.mark.parametrize("case", REFUSED)
+def test_another_dump_is_refused_by_name(case, peace, run_dump, capsys):
+    options, words = REFUSED[case]
+    before = contents(peace)
+    assert run_dump(peace, *options) == 2
+    err = capsys.readouterr().err
+    assert "FingerprintMismatch" in err
+    for word in words:
+        assert word in err
+    assert contents(peace) == before
 
 
-def test_broken_image(case, tiny_nuscenes, capsys):
-    dataroot = tiny_nuscenes(scenes=SCENES, image_hw=IMAGE_HW)
-    victim = sorted(dataroot.glob("samples/CAM_BACK/*.jpg"))[0]
-    victim.write_bytes(victim.read_bytes()[:100])
-    arguments = [*case["arguments"], "--dataroot", str(dataroot), "--split", "mini_train"]
-    assert main([*arguments, "--untrained", "--out", str(case["folder"] / "never.zarr")]) == 2
-    assert victim.name in capsys.readouterr().err
+def test_scenes_that_were_not_planned_are_refused(run_dump, tmp_path, capsys):
+    store = tmp_path / "teacher.zarr"
+    assert run_dump(store, "--scenes", "scene-0001", "scene-0004") == 0
+    assert run_dump(store, "--scenes", "scene-0004", "scene-0005") == 2
+    assert "not among them: scene-0005" in capsys.readouterr().err
+    assert run_dump(store, "--scenes", "scene-0004") == 0
 
 
-def test_another_dump_into_the_same_store(case, dumped, capsys):
-    assert run(case, "teacher.zarr", weights=("--untrained",)) == 2
-    assert "teacher" in capsys.readouterr().err
+def after_frames(monkeypatch, n_frames, action):
+    """Call `action(token, tensors)` once, when the teacher has seen so many frames."""
+    teacher_outputs = engine.teacher_outputs
+    seen = []
+
+    def watched(*args):
+        for token, tensors, seconds in teacher_outputs(*args):
+            seen.append(token)
+            if len(seen) == n_frames:
+                action(token, tensors)
+            yield token, tensors, seconds
+
+    monkeypatch.setattr(engine, "teacher_outputs", watched)
 
 
-def test_weights_must_be_chosen(case, capsys):
-    with pytest.raises(SystemExit):
-        main([*case["arguments"], "--out", "never.zarr"])
-    assert "--checkpoint" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, "0"), (signal.SIGTERM, "0"), (signal.SIGTERM, "1")]
+)
+def test_signal_leaves_a_store_that_can_be_resumed(
+    number, workers, peace, run_dump, tmp_path, monkeypatch, capsys
+):
+    store = tmp_path / "teacher.zarr"
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        after_frames(patch, 5, lambda token, tensors: os.kill(os.getpid(), number))
+        assert run_dump(store, "--workers", workers) == 130
+    assert signal.getsignal(number) == before
+    err = capsys.readouterr().err
+    assert f"stopped ({number.name})" in err
+    assert "Resume with:  python extract/dump_teacher.py" in err
+    assert "Traceback" not in err
+    assert temporary(store) == []
+    assert StoreWriter.open(store).published_scenes() == ["scene-0001"]
+    assert run_dump(store) == 0
+    assert contents(store) == contents(peace)
 
 
-def test_runs_as_printed_in_the_help():
-    """As a script, from the root: `extract/` is then the first place where Python looks for modules."""
-    done = subprocess.run(
-        [sys.executable, "extract/dump_teacher.py", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "configs/teacher/bevformer_base.py" in done.stdout
+def test_not_finite_names_scene_sample_and_array(run_dump, peace, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "teacher.zarr"
+
+    def poison(token, tensors):
+        tensors["query_feats"] = tensors["query_feats"] * float("nan")
+
+    with monkeypatch.context() as patch:
+        after_frames(patch, 4, poison)
+        assert run_dump(store) == 2
+    token = TargetReader(peace).scenes["scene-0002"][1]
+    assert f"NotFinite: scene scene-0002, sample {token}, array query_feats" in capsys.readouterr().err
+    assert temporary(store) == []
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_image_that_breaks_while_the_dump_runs(
+    workers, peace, dataroot, run_dump, tmp_path, monkeypatch, capsys
+):
+    data = shutil.copytree(dataroot, tmp_path / "data")
+    image = sorted((data / "samples" / "CAM_BACK").glob("scene-0003*"))[1]
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    store = tmp_path / "teacher.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr("extract.run.check_images", lambda *args: 0)
+        assert run_dump(store, "--workers", workers, data=data) == 2
+    err = capsys.readouterr().err
+    assert "ImagesBroken: image files" in err
+    assert image.name in err
+    assert "Traceback" not in err
+    assert "worker" not in err
+    assert temporary(store) == []
+    image.write_bytes(whole)
+    assert run_dump(store, data=data) == 0
+    assert contents(store) == contents(peace)

@@ -1,0 +1,1 @@
+"""Looking at stores without a detector: what they hold, whether it is whole, how two of them differ."""

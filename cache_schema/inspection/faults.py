@@ -1,0 +1,49 @@
+"""What `verify` found: one record a fault, and the sum of it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        part: relative folder of the scene or teacher head that has it; "" when it is the store itself.
+        path: relative path of the file.
+        what: what is wrong with it.
+        damage: whether the part cannot be trusted; false for what merely does not belong there.
+    """
+
+    part: str
+    path: str
+    what: str
+    damage: bool = True
+
+
+@dataclass
+class Findings:
+    """What was looked at, and what was found.
+
+    Attributes:
+        missing_scenes: planned and not published, which is no fault of a store that is not sealed.
+        left_behind: temporary folders of dumps that run or were killed; not part of the store.
+    """
+
+    scenes: int = 0
+    samples: int = 0
+    n_bytes: int = 0
+    sealed: bool = False
+    planned: bool = False
+    has_head: bool = False
+    missing_scenes: list[str] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def add(self, part: str, path: str, what: object, *, damage: bool = True) -> None:
+        """Note a fault."""
+        self.faults.append(Fault(part, path, str(what), damage))
+
+    @property
+    def damaged_parts(self) -> list[str]:
+        """Relative folders of the parts that a repair takes away."""
+        return sorted({fault.part for fault in self.faults if fault.damage and fault.part})

@@ -1,0 +1,144 @@
+"""What a store is: its spec in short, its scenes, and the bytes of its arrays."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from cache_schema.files import STAGING_PREFIX
+from cache_schema.inspection.tables import aligned, bytes_text, shape_text
+from cache_schema.manifest import HeadManifest, read_manifest, read_raw_manifest
+from cache_schema.seal import SEAL_NAME, read_seal
+from cache_schema.spec import StoreSpec
+from cache_schema.store_root import SCENES_GROUP, published_scenes, read_plan, read_root
+from cache_schema.teacher_head import HEAD_GROUP
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Facts about a store, ready for JSON. Reads its records and none of its data.
+
+    Raises StoreNotFound, SchemaTooNew, or Corrupt when a record is damaged.
+    """
+    spec = read_root(path)
+    on_disk = {array.name: 0 for array in spec.stored_arrays}
+    scenes = {}
+    for name in published_scenes(path):
+        manifest = read_raw_manifest(path / SCENES_GROUP / name)
+        scenes[name] = len(manifest["sample_tokens"])
+        for record in manifest["arrays"]:
+            array_name = record["array"]["name"]
+            on_disk[array_name] = on_disk.get(array_name, 0) + sum(record["shard_nbytes"])
+    n_samples = sum(scenes.values())
+    plan = read_plan(path)
+    sealed = (path / SEAL_NAME).exists() and read_seal(path) is not None
+    return {
+        "schema_version": spec.schema_version,
+        "profile": spec.profile,
+        "teacher": _teacher(spec),
+        "dataset": spec.dataset.to_dict(),
+        "numerics": spec.numerics.to_dict(),
+        "inputs": {
+            "camera_order": list(spec.inputs.camera_order),
+            "image_shape": list(spec.inputs.image_shape),
+        },
+        "class_names": list(spec.outputs.class_names),
+        "scenes": scenes,
+        "samples": n_samples,
+        "sealed": sealed,
+        "missing_scenes": None if plan is None else [name for name in plan.n_samples if name not in scenes],
+        "left_behind": sorted(
+            entry.name for entry in path.iterdir() if entry.name.startswith(STAGING_PREFIX)
+        ),
+        "arrays": [
+            array.to_dict()
+            | {
+                "bytes_per_sample": array.bytes_per_sample,
+                "raw_bytes": array.bytes_per_sample * n_samples,
+                "disk_bytes": on_disk[array.name],
+            }
+            for array in spec.stored_arrays
+        ],
+        "teacher_head": _head(path / HEAD_GROUP),
+    }
+
+
+def _teacher(spec: StoreSpec) -> dict[str, Any]:
+    teacher = spec.teacher
+    return {
+        "detector": teacher.detector,
+        "regime": teacher.regime,
+        "trained": teacher.trained,
+        "checkpoint_sha256": teacher.checkpoint_sha256,
+        "random_seed": teacher.random_seed,
+    }
+
+
+def _head(folder: Path) -> dict[str, int] | None:
+    try:
+        manifest = read_manifest(folder, HeadManifest)
+    except FileNotFoundError:
+        return None
+    return {
+        "parameters": len(manifest.parameters),
+        "raw_bytes": sum(4 * math.prod(record.shape) for record in manifest.parameters),
+    }
+
+
+def as_text(facts: dict[str, Any], path: Path) -> str:
+    """`describe` for people."""
+    teacher, dataset = facts["teacher"], facts["dataset"]
+    if teacher["trained"]:
+        weights = f"trained, checkpoint sha256 {teacher['checkpoint_sha256']}"
+    else:
+        weights = f"UNTRAINED, random weights of seed {teacher['random_seed']}"
+    head = facts["teacher_head"]
+    left_behind, missing = facts["left_behind"], facts["missing_scenes"]
+    if facts["sealed"]:
+        state = "sealed: finished"
+    elif missing is None:
+        state = "not sealed; no plan says which scenes belong to it"
+    else:
+        state = f"not sealed; {len(missing):,} planned scenes are not there yet"
+    height, width = facts["inputs"]["image_shape"]
+    about = [
+        ("store", str(path)),
+        ("profile", f"{facts['profile']}, schema_version {facts['schema_version']}"),
+        ("teacher", f"{teacher['detector']}, {weights}"),
+        ("regime", teacher["regime"]),
+        (
+            "teacher head",
+            f"{head['parameters']} parameters, {bytes_text(head['raw_bytes'])}" if head else "none",
+        ),
+        ("dataset", f"{dataset['name']} {dataset['version']}, split {dataset['split']}"),
+        ("inputs", f"{len(facts['inputs']['camera_order'])} cameras, {height} × {width} pixels"),
+        ("classes", ", ".join(facts["class_names"])),
+        ("numerics", ", ".join(f"{name} {value}" for name, value in facts["numerics"].items())),
+        ("samples", f"{facts['samples']:,} in {len(facts['scenes']):,} published scenes"),
+        ("state", state),
+        ("left behind", f"{len(left_behind)} unpublished parts" if left_behind else "nothing"),
+    ]
+    rows = [("array", "dtype", "shape of a sample", "bytes/sample", "raw", "on disk")]
+    for array in facts["arrays"]:
+        rows.append(
+            (
+                array["name"],
+                array["dtype"],
+                shape_text(array["shape"]),
+                f"{array['bytes_per_sample']:,}",
+                bytes_text(array["raw_bytes"]),
+                bytes_text(array["disk_bytes"]),
+            )
+        )
+    totals = {
+        key: sum(a[key] for a in facts["arrays"]) for key in ("bytes_per_sample", "raw_bytes", "disk_bytes")
+    }
+    rows.append(
+        (
+            "all",
+            "",
+            "",
+            f"{totals['bytes_per_sample']:,}",
+            bytes_text(totals["raw_bytes"]),
+            bytes_text(totals["disk_bytes"]),
+        )
+    )
+    return "\n".join([*aligned(about), "", *aligned(rows, right=(3, 4, 5))])

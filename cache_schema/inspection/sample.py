@@ -1,0 +1,109 @@
+"""One sample of a store as `show` needs it: plain arrays, the boxes in them, and their statistics."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache_schema.errors import CacheError
+from cache_schema.inspection.boxes import ScoredBoxes, best_boxes
+from cache_schema.inspection.tables import aligned, shape_text
+from cache_schema.inspection.teacher_values import teacher_values
+from cache_schema.reader import TargetReader
+from cache_schema.spec import StoreSpec
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample and what is needed to understand it.
+
+    Attributes:
+        stored: the arrays as they lie in the store.
+        arrays: the teacher's arrays, dequantised.
+        masks: (…, y, x) bool by map, the cells that a focal store kept; empty in other profiles.
+        range_m: x, y, z from and to, of the area that the BEV map covers, in metres.
+        boxes: the teacher's, None when the store has no query predictions.
+    """
+
+    token: str
+    scene_name: str
+    timestamp_us: int
+    spec: StoreSpec
+    stored: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+    range_m: tuple[float, ...]
+    boxes: ScoredBoxes | None
+
+    @property
+    def finest_pv(self) -> str | None:
+        """Name of the image-view map with the most cells; None when the store has none."""
+        levels = [name for name in self.arrays if name.startswith("pv_feats_") and name[9:].isdigit()]
+        return max(levels, key=lambda name: self.arrays[name].size, default=None)
+
+
+def load_sample(path: Path, sample_token: str, min_score: float) -> Sample:
+    """Raises CacheError when the store, the sample or its bytes are not what they should be."""
+    reader = TargetReader(path)
+    stored = reader[sample_token]
+    values = teacher_values(reader.spec, stored)
+    arrays = values.arrays
+    boxes = None
+    if {"query_boxes", "query_logits"} <= set(arrays) and arrays["query_boxes"].shape[1]:
+        boxes = best_boxes(arrays["query_boxes"], arrays["query_logits"], threshold=min_score)
+    return Sample(
+        token=sample_token,
+        scene_name=reader.scene_of(sample_token),
+        timestamp_us=reader.timestamp_us(sample_token),
+        spec=reader.spec,
+        stored=stored,
+        arrays=arrays,
+        masks=values.masks,
+        range_m=_range_m(reader.spec),
+        boxes=boxes,
+    )
+
+
+def statistics(sample: Sample) -> str:
+    """A table: for each array smallest, largest, mean, standard deviation, share of zeros, Euclidean norm."""
+    rows = [("array", "dtype", "shape", "min", "max", "mean", "std", "zeros", "norm")]
+    for name, values in sample.stored.items():
+        row = (name, str(values.dtype), shape_text(values.shape))
+        if values.size == 0:
+            rows.append((*row, *("–" for _ in range(6))))
+            continue
+        flat = values.reshape(-1).astype(np.float64)
+        numbers = (flat.min(), flat.max(), flat.mean(), flat.std())
+        zeros = float((flat == 0).mean())
+        norm = float(np.linalg.norm(flat))
+        rows.append((*row, *(f"{number:.4g}" for number in numbers), f"{zeros:.2%}", f"{norm:.4g}"))
+    about = [
+        ("sample", sample.token),
+        ("scene", sample.scene_name),
+        ("taken at", f"{sample.timestamp_us} µs"),
+        ("boxes", _about_boxes(sample)),
+    ]
+    return "\n".join([*aligned(about), "", *aligned(rows, right=range(3, 9))])
+
+
+def _about_boxes(sample: Sample) -> str:
+    boxes = sample.boxes
+    if boxes is None:
+        return "none: the store has no query predictions of it"
+    if boxes.threshold is None:
+        text = f"no query scores enough; the best has {boxes.scores[0]:.3f}"
+        return text + ("" if sample.spec.teacher.trained else " (the teacher is UNTRAINED)")
+    classes = sample.spec.outputs.class_names
+    counts = {classes[label]: int((boxes.labels == label).sum()) for label in np.unique(boxes.labels)}
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{len(boxes.scores)} with a score of {boxes.threshold:g} or more: {listed}"
+
+
+def _range_m(spec: StoreSpec) -> tuple[float, ...]:
+    found = spec.teacher.config.get("point_cloud_range")
+    if not isinstance(found, list) or len(found) != 6:
+        raise CacheError(
+            "the store's detector config has no point_cloud_range of six numbers, so nobody can say where its"
+            " BEV map lies"
+        )
+    return tuple(float(number) for number in found)

@@ -1,0 +1,111 @@
+"""Write the golden stores beside this file, one for each profile of the schema version.
+
+A change of the format gets a new schema version and new stores; those of older versions stay as they are.
+
+Example:
+    python tests/golden/make_stores.py tests/golden
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from cache_schema.spec import (
+    ArraySpec,
+    DatasetFacts,
+    FocalFacts,
+    InputFacts,
+    NumericsFacts,
+    OutputFacts,
+    StoreSpec,
+    TeacherFacts,
+)
+from cache_schema.writer import StoreWriter
+
+PROFILES = ("exact", "compact", "focal")
+SCENE = "scene-0061"
+SAMPLES = [("token-a", 1_532_402_927_000_000), ("token-b", 1_532_402_927_500_000)]
+HEAD = {"decoder.weight": np.array([[0.5, -1.0], [2.0, 0.25]], np.float32), "scale": np.array(3, np.float32)}
+
+
+def golden_spec(profile: str) -> StoreSpec:
+    """A detector with two cameras, two channels and four queries."""
+    arrays = (
+        ("pv_feats_0", "float16", (2, 2, 3, 4), ("camera", "channel", "pv_0_y", "pv_0_x"), False),
+        ("bev_feats", "float16", (2, 4, 5), ("channel", "bev_y", "bev_x"), False),
+        ("query_logits", "float16", (1, 4, 2), ("layer", "query", "class"), True),
+        ("can_bus", "float64", (18,), ("can_bus_number",), True),
+    )
+    focal = FocalFacts(confidence=0.25, background_block=2, areas={"margin_cells": 1.0})
+    return StoreSpec(
+        profile=profile,
+        focal=focal if profile == "focal" else None,
+        arrays=tuple(
+            ArraySpec(name=name, dtype=dtype, shape=shape, dimension_names=names, compressed=compressed)
+            for name, dtype, shape, names, compressed in arrays
+        ),
+        teacher=TeacherFacts(
+            detector="Golden",
+            config={"type": "Golden", "norm": {"eps": 1e-5}},
+            regime="streaming",
+            trained=False,
+            checkpoint_sha256=None,
+            random_seed=0,
+        ),
+        inputs=InputFacts(
+            camera_order=("CAM_FRONT", "CAM_BACK"), image_shape=(24, 32), pipeline={"color_order": "BGR"}
+        ),
+        outputs=OutputFacts(class_names=("car", "truck"), box_convention="cx, cy, …", pv_strides=(8,)),
+        dataset=DatasetFacts(name="nuscenes", version="v1.0-mini", split="mini_train"),
+        numerics=NumericsFacts(
+            version=1,
+            op_backend="torch",
+            device="cpu",
+            compute_dtype="float32",
+            tf32=False,
+            deterministic=True,
+            threads=1,
+        ),
+        # Said here, so that a release changes no golden byte.
+        written_by="focalcache 0.1.0",
+    )
+
+
+def golden_values(spec: StoreSpec, row: int) -> dict[str, np.ndarray]:
+    """Small multiples of 1/4, which every floating-point dtype holds exactly."""
+    values = {}
+    for array in spec.arrays:
+        count = np.arange(int(np.prod(array.shape)), dtype=np.int64)
+        quarters = (count * 7 + 5 * row) % 23 - 11
+        values[array.name] = (quarters / 4).astype(array.dtype).reshape(array.shape)
+    values["bev_feats"][1, 0] = 0
+    return values
+
+
+def golden_areas(row: int) -> dict[str, object]:
+    """The second sample has nothing that is worth keeping."""
+    pv, bev = np.zeros((2, 3, 4), bool), np.zeros((4, 5), bool)
+    confident = np.zeros(4, bool)
+    if row == 0:
+        pv[0, 1, 2] = pv[1, 0, 0] = pv[1, 2, 3] = True
+        bev[0, 1:3] = bev[3, 4] = True
+        confident[[1, 3]] = True
+    return {"areas": {"pv_feats_0": pv, "bev_feats": bev}, "confident": confident}
+
+
+def write_golden_store(path: Path, profile: str) -> None:
+    """A finished store of one scene."""
+    spec = golden_spec(profile)
+    writer = StoreWriter.create(path, spec, planned={SCENE: len(SAMPLES)})
+    writer.write_teacher_head(HEAD)
+    with writer.scene(SCENE, "scene-token", SAMPLES) as scene:
+        for row, (token, _) in enumerate(SAMPLES):
+            arguments = golden_areas(row) if profile == "focal" else {}
+            scene.append(token, golden_values(spec, row), **arguments)
+    writer.seal()
+
+
+if __name__ == "__main__":
+    for name in PROFILES:
+        write_golden_store(Path(sys.argv[1]) / f"store-v1-{name}", name)

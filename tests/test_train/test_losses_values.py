@@ -1,0 +1,155 @@
+"""The unreleased terms against numbers worked out by hand and against the teacher's decoder."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
+from train.losses import AreaL2, FocalSampling, MaskedGeneration, MaskedGenerator, QueryAlignment
+
+
+def test_area_l2_by_hand():
+    student, teacher = torch.zeros(1, 2, 2, 1, 3), torch.zeros(1, 2, 2, 1, 3)
+    student[0, 0, :, 0, 0] = torch.tensor([3.0, 1.0])  # mean square 5
+    student[0, 1, :, 0, 2] = torch.tensor([1.0, 1.0])  # mean square 1
+    student[0, 1, :, 0, 1] = 100.0  # outside the area
+    area = torch.zeros(1, 2, 1, 3)
+    area[0, 0, 0, 0], area[0, 1, 0, 2] = 1, 3
+    assert AreaL2(weight=2.0)(student, teacher, area) == 2 * (1 * 5 + 3 * 1) / 4
+    assert AreaL2()(student, teacher, area > 0) == (5 + 1) / 2
+
+
+class Seen(nn.Module):
+    """Stands in for the convolutions of a generator and remembers what they were given."""
+
+    def forward(self, maps):
+        self.maps = maps
+        return maps
+
+
+def generator(mask_ratio: float) -> tuple[MaskedGenerator, Seen]:
+    made = MaskedGenerator(channels=1, mask_ratio=mask_ratio)
+    made.layers = Seen()
+    return made, made.layers
+
+
+def test_mask_hides_a_share_of_the_area_and_nothing_else():
+    masked, seen = generator(0.3)
+    area = torch.zeros(2, 100, 100)
+    area[:, 20:80] = 1
+    masked(torch.ones(2, 1, 100, 100), area, torch.Generator().manual_seed(0))
+    assert (seen.maps[:, 0][area == 0] == 1).all()
+    hidden = (seen.maps[:, 0][area > 0] == 0).float().mean().item()
+    assert hidden == pytest.approx(0.3, abs=0.02)  # of 12,000 cells: five standard deviations
+
+
+@pytest.mark.parametrize(("ratio", "value"), [(0.0, 1.0), (1.0, 0.0)])
+def test_extreme_ratios(ratio, value):
+    masked, seen = generator(ratio)
+    masked(torch.ones(1, 1, 8, 8), torch.ones(1, 8, 8))
+    assert (seen.maps == value).all()
+
+
+def test_ratio_outside_is_refused():
+    with pytest.raises(ValueError, match="mask_ratio: expected a number in"):
+        MaskedGenerator(channels=1, mask_ratio=1.5)
+
+
+def test_mask_is_seeded():
+    masked, seen = generator(0.5)
+    maps, area = torch.ones(1, 1, 16, 16), torch.ones(1, 16, 16)
+    pictures = []
+    for seed in (0, 0, 1):
+        masked(maps, area, torch.Generator().manual_seed(seed))
+        pictures.append(seen.maps.clone())
+    assert torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[0], pictures[2])
+
+
+@pytest.mark.parametrize("skip_empty", [False, True])
+def test_all_masked_map(skip_empty):
+    """Nothing of the student is left to see: a finite loss, all of whose gradient goes to the generator."""
+    term = MaskedGeneration(
+        generator=MaskedGenerator(channels=2, mask_ratio=1.0), distance=AreaL2(), skip_empty=skip_empty
+    )
+    student = torch.randn(1, 2, 2, 5, 5, requires_grad=True)
+    loss, _ = term(student, torch.randn(1, 2, 2, 5, 5), torch.ones(1, 2, 5, 5))
+    loss.backward()
+    assert loss > 0
+    assert (student.grad == 0).all()
+    assert all(p.grad.isfinite().all() for p in term.parameters())
+    assert term.generator.layers[-1].bias.grad.abs().sum() > 0
+
+
+def test_skipping_empty_images_changes_no_loss():
+    torch.manual_seed(0)
+    made = MaskedGenerator(channels=2, mask_ratio=0.0)
+    student, teacher = torch.randn(2, 3, 2, 5, 5), torch.randn(2, 3, 2, 5, 5)
+    area = torch.zeros(2, 3, 5, 5)
+    area[0, 1, 2:4] = area[1, 2, :, 1] = 1
+    whole, maps = MaskedGeneration(generator=made, distance=AreaL2())(student, teacher, area)
+    part, some = MaskedGeneration(generator=made, distance=AreaL2(), skip_empty=True)(student, teacher, area)
+    torch.testing.assert_close(part, whole)
+    seen = area.flatten(2).any(-1)
+    torch.testing.assert_close(some[seen], maps[seen])
+    assert (some[~seen] == 0).all()
+
+
+@pytest.fixture
+def decoder():
+    """Two layers of the decoder's attention over a teacher map, and what they did: inputs of the term."""
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(2):
+        layer = ObjectDeformableAttention(embed_dims=8, num_heads=4, num_points=3, dropout=0.0)
+        layer.init_weights()
+        nn.init.normal_(layer.value_proj.bias)
+        nn.init.normal_(layer.attention_weights.weight)
+        layers.append(layer)
+    bev = torch.randn(2, 8, 6, 9)
+    query, position, reference = torch.randn(2, 5, 8), torch.randn(2, 5, 8), torch.rand(2, 5, 2)
+    traces = []
+    with torch.no_grad():
+        for layer in layers:
+            traces.append(layer(query, position, bev.flatten(2).transpose(1, 2), reference, (6, 9))[1:])
+    locations, weights, read = (torch.stack(items) for items in zip(*traces, strict=True))
+    return [layer.value_proj.requires_grad_(False) for layer in layers], bev, locations, weights, read
+
+
+def test_focal_term_reads_like_the_decoder(decoder):
+    """On the teacher's own map the read-outs are the stored ones, points beyond the border included."""
+    projections, bev, locations, weights, read = decoder
+    assert ((locations < 0) | (locations > 1)).any()
+    term = FocalSampling(value_projections=projections)
+    confidence = torch.rand(2, 5)
+    assert term(bev, locations, weights, read, confidence) < 1e-12
+    # A constant difference of 3 in every read-out is a loss of 9, however the queries are weighted.
+    assert term(bev, locations, weights, read + 3, confidence).item() == pytest.approx(9, rel=1e-5)
+
+
+def test_focal_term_weighs_queries_by_confidence(decoder):
+    projections, bev, locations, weights, read = decoder
+    read[:, :, 0] += 1
+    read[:, :, 1] += 2
+    read[:, :, 2] += 100
+    confidence = torch.tensor([[3.0, 1.0, 0.0, 0.0, 0.0]]).expand(2, 5)
+    loss = FocalSampling(value_projections=projections, weight=2.0)(bev, locations, weights, read, confidence)
+    assert loss.item() == pytest.approx(2 * (3 * 1 + 1 * 4) / 4, rel=1e-5)
+
+
+def test_query_alignment_by_hand():
+    student_logits, teacher_logits = torch.zeros(1, 1, 2, 1), torch.zeros(1, 1, 2, 1)
+    teacher_logits[0, 0, 0] = math.log(3)  # p = 3/4 against 1/2
+    student_boxes, teacher_boxes = torch.zeros(1, 1, 2, 10), torch.zeros(1, 1, 2, 10)
+    student_boxes[0, 0, 1, 0], student_boxes[0, 0, 1, 9] = 2.0, 5.0
+    confidence = torch.tensor([[0.6, 0.2]])
+    logits, boxes = QueryAlignment(logit_weight=1.0, box_weight=1.0)(
+        student_logits, student_boxes, teacher_logits, teacher_boxes, confidence
+    )
+    divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert logits.item() == pytest.approx(0.75 * divergence, rel=1e-5)
+    assert boxes.item() == pytest.approx(0.25 * (2.0 + 0.2 * 5.0), rel=1e-6)

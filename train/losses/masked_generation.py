@@ -1,0 +1,127 @@
+"""Masked generation: hide a part of the student's instance areas and restore the teacher's map from the rest.
+
+Shapes: B batch, N images of a sample (cameras, or 1 for BEV), C channels, H W map height and width.
+Source: Zeng et al., Distilling Focal Knowledge from Imperfect Expert for 3D Object Detection, CVPR 2023,
+abstract and overview figure; the generator is that of Yang et al., Masked Generative Distillation, ECCV 2022.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from train.losses.checks import ShapeMismatch, check_shapes, compute_dtype, zero_with_graph
+
+
+class MaskedGenerator(nn.Module):
+    """3×3 convolution, ReLU, 3×3 convolution over maps with a part of their areas set to zero.
+
+    Args:
+        channels: of student and teacher maps alike.
+        mask_ratio: how likely a cell of an area is hidden, in [0, 1]; a hidden cell loses all its channels.
+    """
+
+    def __init__(self, *, channels: int, mask_ratio: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= mask_ratio <= 1:
+            raise ValueError(f"mask_ratio: expected a number in [0, 1], got {mask_ratio}")
+        self.mask_ratio = mask_ratio
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, maps_nCHW: Tensor, area_nHW: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """The generated maps, (n, C, H, W), areas and surroundings.
+
+        Args:
+            area_nHW: positive inside the instance areas.
+            rng: where the mask comes from, on any device; None takes torch's own.
+        """
+        device = maps_nCHW.device if rng is None else rng.device
+        chance = torch.rand(area_nHW.shape, generator=rng, device=device).to(maps_nCHW.device)
+        hidden = (area_nHW > 0) & (chance < self.mask_ratio)
+        return self.layers(maps_nCHW.masked_fill(hidden[:, None], 0))
+
+
+class AreaL2(nn.Module):
+    """Mean squared distance of two maps over the cells of the instance areas.
+
+    Args:
+        weight: factor on the returned loss.
+    """
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, student_BNCHW: Tensor, teacher_BNCHW: Tensor, area_BNHW: Tensor) -> Tensor:
+        """Scalar: Σ area · (mean over C of the squared distance) / Σ area of each sample, mean over samples.
+
+        Args:
+            area_BNHW: bool, or a weight ≥ 0 a cell. A sample without an area counts as zero.
+
+        Raises ShapeMismatch when shapes differ.
+        """
+        _check("AreaL2", student_BNCHW, teacher_BNCHW, area_BNHW)
+        dtype = compute_dtype(student_BNCHW)
+        # Gathered, not multiplied: areas are a tenth of an image or less, and float32 copies of whole maps
+        # of all levels would be the largest thing on the device.
+        cells = area_BNHW.nonzero(as_tuple=True)
+        if not len(cells[0]):
+            return zero_with_graph([student_BNCHW])
+        area = area_BNHW.to(dtype)
+        share = area[cells] / area.sum((1, 2, 3))[cells[0]]
+        student = student_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
+        teacher = teacher_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
+        squared = (student - teacher).square().mean(-1)
+        return torch.sum(squared * share) * (self.weight / len(student_BNCHW))
+
+
+class MaskedGeneration(nn.Module):
+    """Generate the student's maps and compare them with the teacher's over the instance areas.
+
+    Args:
+        generator: trained with the student, not part of it.
+        distance: what compares the maps.
+        skip_empty: leave images without any area out of the generator; their generated maps are zero. For
+            perspective views, where a camera often sees no object and the generator is most of the cost.
+    """
+
+    def __init__(self, *, generator: MaskedGenerator, distance: AreaL2, skip_empty: bool = False) -> None:
+        super().__init__()
+        self.generator, self.distance, self.skip_empty = generator, distance, skip_empty
+
+    def forward(
+        self,
+        student_BNCHW: Tensor,
+        teacher_BNCHW: Tensor,
+        area_BNHW: Tensor,
+        rng: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The scalar loss, and the generated maps (B, N, C, H, W) for terms that go on from them.
+
+        Raises ShapeMismatch when shapes differ.
+        """
+        _check("MaskedGeneration", student_BNCHW, teacher_BNCHW, area_BNHW)
+        maps, area = student_BNCHW.flatten(0, 1), area_BNHW.flatten(0, 1)
+        if self.skip_empty:
+            seen = area.flatten(1).any(1).nonzero().squeeze(-1)
+            if len(seen):
+                part = self.generator(maps[seen], area[seen], rng)
+                generated = part.new_zeros(maps.shape).index_copy(0, seen, part)
+            else:
+                generated = torch.zeros_like(maps)
+        else:
+            generated = self.generator(maps, area, rng)
+        generated = generated.view(student_BNCHW.shape)
+        loss = self.distance(generated, teacher_BNCHW, area_BNHW)
+        return loss + zero_with_graph([student_BNCHW, *self.generator.parameters()]), generated
+
+
+def _check(term: str, student: Tensor, teacher: Tensor, area: Tensor) -> None:
+    if student.dim() != 5:
+        raise ShapeMismatch(f"{term}: student: expected (B, N, C, H, W), got {tuple(student.shape)}")
+    B, N, _, H, W = student.shape
+    check_shapes(term, teacher=(teacher, tuple(student.shape)), area=(area, (B, N, H, W)))

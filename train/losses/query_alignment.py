@@ -1,0 +1,92 @@
+"""The query term: logits and boxes, query by query.
+
+Shapes: L decoder layers, B batch, Q object queries (n of all samples' confident), K classes.
+The student's head starts from the teacher's, so that query q means the same in both and nothing need be
+matched. Classes are compared as probabilities by the Kullback-Leibler divergence of K independent yes-or-no
+questions; boxes by the L1 distance of the detection loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from train.losses.checks import check_shapes, compute_dtype, zero_with_graph
+
+# Centre x, y, log w, log l, z, log h, sin, cos count fully, the two velocities a fifth, as in the detection
+# loss of the official BEVFormer.
+CODE_WEIGHTS = (1.0,) * 8 + (0.2,) * 2
+
+
+class QueryAlignment(nn.Module):
+    """Pull the student's queries to the teacher's.
+
+    Args:
+        logit_weight, box_weight: factors on the two returned losses; the defaults are those of the detection
+            loss.
+        code_weights: factor on each of the 10 box numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        logit_weight: float = 2.0,
+        box_weight: float = 0.25,
+        code_weights: Sequence[float] = CODE_WEIGHTS,
+    ) -> None:
+        super().__init__()
+        self.logit_weight, self.box_weight = logit_weight, box_weight
+        self.code_weights = tuple(code_weights)
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        student_boxes: Tensor,
+        teacher_logits: Tensor,
+        teacher_boxes: Tensor,
+        confidence_BQ: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The scalar losses of logits and of boxes: sums over K and over the 10 numbers, mean over layers.
+
+        Averaged over the queries by confidence and then over the samples; a sample without a confident query
+        counts as zero.
+
+        Args:
+            student_logits, teacher_logits: (L, B, Q, K), before the sigmoid.
+            student_boxes, teacher_boxes: (L, B, Q, 10) in the official encoding, centres in metres.
+            confidence_BQ: weight ≥ 0 of each query.
+
+        Raises ShapeMismatch when shapes do not fit together.
+        """
+        logit_shape = tuple(student_logits.shape)
+        box_shape = (*logit_shape[:3], len(self.code_weights))
+        check_shapes(
+            "QueryAlignment",
+            student_logits=(student_logits, (None,) * 4),
+            teacher_logits=(teacher_logits, logit_shape),
+            student_boxes=(student_boxes, box_shape),
+            teacher_boxes=(teacher_boxes, box_shape),
+            confidence=(confidence_BQ, logit_shape[1:3]),
+        )
+        zero = zero_with_graph([student_logits, student_boxes])
+        chosen = confidence_BQ.nonzero(as_tuple=True)
+        if not len(chosen[0]) or not len(student_logits):
+            return zero, zero
+        dtype = compute_dtype(student_logits)
+        confidence = confidence_BQ.to(dtype)
+        share_n = confidence[chosen] / (confidence.sum(-1)[chosen[0]] * len(confidence))
+
+        student, teacher = (logits[:, *chosen].to(dtype) for logits in (student_logits, teacher_logits))
+        wanted = teacher.sigmoid()
+        cross_entropy = F.binary_cross_entropy_with_logits(student, wanted, reduction="none")
+        entropy = F.binary_cross_entropy_with_logits(teacher, wanted, reduction="none")
+        divergence_Ln = (cross_entropy - entropy).sum(-1)
+
+        student, teacher = (boxes[:, *chosen].to(dtype) for boxes in (student_boxes, teacher_boxes))
+        distance_Ln = ((student - teacher).abs() * student.new_tensor(self.code_weights)).sum(-1)
+        return (
+            self.logit_weight * (divergence_Ln * share_n).sum(-1).mean(),
+            self.box_weight * (distance_Ln * share_n).sum(-1).mean(),
+        )
