@@ -16,7 +16,7 @@ help:
 setup: $(READY)
 
 $(READY): setup.cfg pyproject.toml constraints.txt tools/setup.sh
-	@PYTHON=$(PYTHON) VENV=$(VENV) sh tools/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/setup.sh
 
 lint: $(READY)
 	$(BIN)/ruff check .

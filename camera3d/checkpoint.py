@@ -27,9 +27,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         # Checkpoints carry numpy scalars and mmengine's own types in their training log.
         with torch.serialization.safe_globals(_harmless_globals()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
         raise CheckpointMismatch(
-            f"{path} cannot be read as plain weights: {error}\n"
+            f"{path} is no PyTorch checkpoint of plain weights ({type(error).__name__}: {error})\n"
             "Save it again with torch.save({'state_dict': model.state_dict()}, path)."
         ) from error
     return _bare(loaded, path)

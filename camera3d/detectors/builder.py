@@ -27,7 +27,10 @@ def load_config(config: str | Path | Config) -> Config:
             raise ConfigInvalid(
                 f"no config file {path}: give one of configs/teacher, configs/student, configs/demo"
             )
-        config = Config.fromfile(path)
+        try:
+            config = Config.fromfile(path)
+        except (SyntaxError, NameError, KeyError, TypeError, OSError) as error:
+            raise ConfigInvalid(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     missing = [name for name in ("model", "inputs") if name not in config]
     if missing:
         raise ConfigInvalid(f"config {config.filename or ''} does not define {' and '.join(missing)}")
@@ -43,7 +46,7 @@ def build_detector(config: str | Path | Config) -> Detector:
     config = load_config(config)
     init_default_scope("mmdet3d")
     kind = config.model.get("type")
-    if MODELS.get(kind) is None:
+    if not isinstance(kind, str) or MODELS.get(kind) is None:
         raise ConfigInvalid(
             f"config {config.filename or ''}: model.type {kind!r} is not a registered detector"
         )

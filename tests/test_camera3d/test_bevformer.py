@@ -11,7 +11,9 @@ from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from camera3d.boxes import encode_official
 from camera3d.detectors import Detector, DetectorOutputs, build_detector
+from camera3d.detectors.bevformer.criterion import GroundTruth
 from camera3d.errors import ConfigInvalid
 
 # Batched matrix products sum in another order than single ones.
@@ -228,6 +230,20 @@ class TestTraining:
         losses = trainable.loss(queue_inputs([[False, True, True]]), [data_sample(boxes, self.labels)])
         assert all(value.isfinite() for value in losses.values())
 
+    @pytest.mark.parametrize("broken", ["no width", "negative height", "not-a-number logits"])
+    def test_broken_numbers_do_not_stop_the_assignment(self, broken):
+        arrays, boxes = golden("losses"), self.boxes.clone()
+        logits, predicted = torch.tensor(arrays["f0.cls"][0]), torch.tensor(arrays["f0.box"][0])
+        if broken == "no width":
+            boxes[3, 4] = 0
+        elif broken == "negative height":
+            boxes[3, 5] = -1
+        else:
+            logits[5] = float("nan")
+        truth = GroundTruth(encode_official(boxes), self.labels)
+        assigned = shrunk_detector().criterion.assign(logits, predicted, truth)
+        assert sorted(assigned[assigned > 0].tolist()) == list(range(1, len(boxes) + 1))
+
     def test_predict_fills_data_samples(self, trainable):
         trainable.eval()
         with torch.inference_mode():
@@ -250,6 +266,18 @@ class TestConfigs:
         config = shrunk_config()
         config.model.type = "BEVDreamer"
         with pytest.raises(ConfigInvalid, match="BEVDreamer"):
+            build_detector(config)
+
+    def test_not_python(self, tmp_path):
+        path = tmp_path / "broken.py"
+        path.write_text("model = dict(")
+        with pytest.raises(ConfigInvalid, match=r"broken\.py cannot be read"):
+            build_detector(path)
+
+    def test_no_type(self):
+        config = shrunk_config()
+        del config.model.type
+        with pytest.raises(ConfigInvalid, match="None is not a registered detector"):
             build_detector(config)
 
     def test_no_model(self):

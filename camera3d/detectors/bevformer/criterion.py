@@ -83,10 +83,14 @@ class SetCriterion(nn.Module):
 
     @torch.no_grad()
     def assign(self, logits_QK: Tensor, boxes_Q10: Tensor, encoded: GroundTruth) -> Tensor:
-        """(Q,) int64: 0 for background, i for ground truth i - 1. `encoded.boxes` are (n, 10)."""
+        """(Q,) int64: 0 for background, i for ground truth i - 1. `encoded.boxes` are (n, 10).
+
+        Numbers that are not finite cost much instead of stopping the training: a prediction after one step
+        too far in half precision, a box without a width.
+        """
         result = self.assigner.assign(
-            InstanceData(scores=logits_QK, bboxes=boxes_Q10),
-            InstanceData(labels=encoded.labels, bboxes=encoded.boxes),
+            InstanceData(scores=_finite(logits_QK), bboxes=_finite(boxes_Q10)),
+            InstanceData(labels=encoded.labels, bboxes=_finite(encoded.boxes)),
         )
         return result.gt_inds
 
@@ -112,3 +116,7 @@ class SetCriterion(nn.Module):
         weights = code_weights.expand(int(finite.sum()), -1)
         loss_bbox = self.loss_bbox(predicted[finite], target_boxes[finite], weights, avg_factor=num_positive)
         return loss_cls, loss_bbox
+
+
+def _finite(numbers: Tensor) -> Tensor:
+    return numbers.nan_to_num(nan=100.0, posinf=100.0, neginf=-100.0)

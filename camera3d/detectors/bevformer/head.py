@@ -57,6 +57,7 @@ class BEVFormerHead(nn.Module):
         self.point_cloud_range = point_cloud_range
         self.code_weights = nn.Parameter(torch.tensor(code_weights), requires_grad=False)
         self.positional_encoding = positional_encoding
+        positional_encoding.init_weights()
         self.transformer = transformer
         num_layers = len(transformer.decoder.layers)
         # All layers start from the same branch, as released.

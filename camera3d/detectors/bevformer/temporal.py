@@ -48,9 +48,9 @@ def rotate_bev(bev_BCHW: Tensor, angle_deg: Tensor, center_xy: tuple[float, floa
     base = torch.stack((x.expand(height, width), y[:, None].expand(height, width), ones), dim=-1)
     half_size = theta.new_tensor([width / 2, height / 2])
     grid = (base.view(1, -1, 3) @ (theta.transpose(1, 2) / half_size)).view(-1, height, width, 2)
-    return F.grid_sample(
-        bev_BCHW, grid.to(bev_BCHW.dtype), mode="nearest", padding_mode="zeros", align_corners=False
-    )
+    # Float32 whatever the map is: half precision would round positions by more than half a cell.
+    turned = F.grid_sample(bev_BCHW.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return turned.to(bev_BCHW.dtype)
 
 
 def ego_shift(can_bus: Tensor, bev_size_m: tuple[float, float]) -> Tensor:
