@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from cache_schema.focal import FocalSample
 from cache_schema.manifest import ArrayRecord, SceneManifest, read_manifest, read_raw_manifest
 from cache_schema.shard_reader import ShardReader
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import StorePath, store_path
 from cache_schema.store_root import SCENES_GROUP, published_scenes, read_root
 from cache_schema.teacher_head import HEAD_GROUP, read_head
 from cache_schema.zarr_metadata import shard_key
@@ -44,12 +44,12 @@ class TargetReader:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | StorePath,
         *,
         expect: StoreSpec | Mapping[str, Any] | None = None,
         verify_checksums: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path = store_path(path)
         self.expect = expect
         self.verify_checksums = verify_checksums
         self.spec: StoreSpec = read_root(self.path)
