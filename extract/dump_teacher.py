@@ -18,7 +18,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -33,7 +32,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--version", required=True, help="nuScenes version: v1.0-mini, v1.0-trainval, v1.0-test"
     )
     parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
-    parser.add_argument("--out", required=True, help="the store to write, e.g. teacher.zarr")
+    parser.add_argument(
+        "--out", required=True, help="the store to write, e.g. teacher.zarr or s3://bucket/teacher.zarr"
+    )
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--checkpoint", help="the teacher's weights, loaded strictly")
     weights.add_argument("--untrained", action="store_true", help="random weights; the store is marked so")
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
+    from cache_schema.storage import store_path
     from camera3d.errors import Camera3DError
     from extract.interrupt import EXIT_CODE, stop_on_signals
     from extract.report import summary
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, NotWritable):
             print(resume, file=sys.stderr)
         return 2
-    print(summary(report, spec, Path(args.out)))
+    print(summary(report, spec, store_path(args.out)))
     return 0
 
 

@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger
 from cache_schema.errors import AlreadyPublished, FingerprintMismatch, StoreNotFound
 from cache_schema.fingerprint import difference
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import StorePath, store_path
 from cache_schema.store_plan import StorePlan
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
@@ -85,7 +86,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
         )
         planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of(shard, planned))
-        store = Path(options.out)
+        store = store_path(options.out)
         check_images(options.dataroot, unpublished(part, open_store(store, spec, planned)).frames())
         with explained(store, lambda: missing_nbytes(store, spec, planned)):
             writer = open_store(store, spec, planned) or create_store(store, spec, planned)
@@ -131,7 +132,7 @@ def _quiet_mmengine() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def open_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter | None:
+def open_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter | None:
     """The store at that path, begun by the same dump; None when there is none yet.
 
     Raises:
@@ -150,7 +151,7 @@ def open_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> Store
     return writer
 
 
-def create_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter:
+def create_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter:
     """A new store, unless another process of the same dump is quicker: then the one that it made."""
     try:
         return StoreWriter.create(path, spec, planned=planned)
