@@ -45,6 +45,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--arrays", default="bev,pv,queries", help="comma-separated groups to store (default bev,pv,queries)"
     )
+    parser.add_argument(
+        "--profile",
+        choices=("exact", "compact", "focal"),
+        default="exact",
+        help="how maps are stored: as float16 (default), as int8, or as int8 in the instances' areas only",
+    )
+    parser.add_argument(
+        "--focal-confidence",
+        type=float,
+        default=0.1,
+        metavar="P",
+        help="of profile focal: least class probability of a query that is kept (default 0.1)",
+    )
+    parser.add_argument(
+        "--focal-margins",
+        type=margins,
+        default=(3.0, 1.0),
+        metavar="BEV,PV",
+        help="of profile focal: cells around an area that are kept on BEV and image maps (default 3,1)",
+    )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
     parser.add_argument("--threads", type=int, help="CPU threads of every process (default 4)")
@@ -57,12 +77,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def margins(text: str) -> tuple[float, float]:
+    """Two margins in cells, such as "3,1"."""
+    values = tuple(float(part) for part in text.split(","))
+    if len(values) != 2 or not all(0 <= value < 1000 for value in values):
+        raise argparse.ArgumentTypeError(f"expected BEV,PV in cells, such as 3,1; got {text}")
+    return values
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
     from cache_schema.storage import store_path
     from camera3d.errors import Camera3DError
+    from extract.focal_areas import FocalOptions
     from extract.interrupt import EXIT_CODE, stop_on_signals
     from extract.report import summary
     from extract.run import DumpOptions, run_dump
@@ -71,6 +100,10 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     options = {name: value for name, value in vars(args).items() if name != "untrained"}
     options["arrays"] = tuple(args.arrays.split(","))
+    bev_margin, pv_margin = options.pop("focal_margins")
+    options["focal"] = FocalOptions(
+        confidence=options.pop("focal_confidence"), bev_margin_cells=bev_margin, pv_margin_cells=pv_margin
+    )
     try:
         with stop_on_signals():
             report, spec = run_dump(DumpOptions(**options))

@@ -43,10 +43,11 @@ def array_table(spec: StoreSpec, store: StorePath) -> list[str]:
     rows = [("array", "dtype", "shape of a sample", "MB/sample", "MB on disk")]
     for array in spec.stored_arrays:
         shape = "×".join(map(str, array.shape))
-        megabytes = array.bytes_per_sample / 1e6
-        rows.append((array.name, array.dtype, shape, f"{megabytes:.3f}", f"{on_disk[array.name] / 1e6:.3f}"))
-    total = spec.bytes_per_sample / 1e6
-    rows.append(("total", "", "", f"{total:.3f}", f"{sum(on_disk.values()) / 1e6:.3f}"))
+        megabytes = ("≤ " if array.ragged else "") + f"{array.bytes_per_sample / 1e6:.3f}"
+        rows.append((array.name, array.dtype, shape, megabytes, f"{on_disk[array.name] / 1e6:.3f}"))
+    at_most = "≤ " if any(array.ragged for array in spec.stored_arrays) else ""
+    total = f"{at_most}{spec.bytes_per_sample / 1e6:.3f}"
+    rows.append(("total", "", "", total, f"{sum(on_disk.values()) / 1e6:.3f}"))
     return aligned(rows)
 
 

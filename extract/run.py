@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from camera3d.detectors.builder import load_config
 from camera3d.errors import ConfigInvalid
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
+from extract.focal_areas import FocalAreas, FocalOptions
 from extract.numerics import fixed_numerics
 from extract.sharding import process_shard, scenes_of
 from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec
@@ -43,6 +44,8 @@ class DumpOptions:
     seed: int = 0
     device: str = "cpu"
     arrays: Sequence[str] = ARRAY_GROUPS
+    profile: str = "exact"
+    focal: FocalOptions = field(default_factory=FocalOptions)
     scenes: Sequence[str] | None = None
     workers: int = 2
     threads: int | None = None
@@ -81,9 +84,19 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
             index=index,
             weights=weights,
             groups=options.arrays,
+            profile=options.profile,
+            focal=options.focal,
             device=device,
             threads=threads,
         )
+        focal = None
+        if options.profile == "focal":
+            focal = FocalAreas(
+                options.focal,
+                feature_maps=detector.feature_maps(pipeline.pad_hw),
+                arrays=spec.arrays,
+                point_cloud_range=config.model.point_cloud_range,
+            )
         planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of(shard, planned))
         store = store_path(options.out)
@@ -100,6 +113,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
                 options.dataroot,
                 writer,
                 device=device,
+                focal=focal,
                 workers=options.workers,
                 progress=os.environ.get("LOCAL_RANK", "0") == "0",
             )
