@@ -36,6 +36,10 @@ class NotWritable(CacheError):
     """The disk is full, or does not let us write: what was published stays, the rest can follow later."""
 
 
+class StorageUnavailable(CacheError):
+    """An object store refused a request, or kept failing although it was repeated."""
+
+
 class Problem(NamedTuple):
     """One mismatch: where it is, what belongs there, what was found."""
 

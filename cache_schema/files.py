@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cache_schema.errors import AlreadyPublished
+from cache_schema.storage import S3Path, StorePath, put_bytes, uploaded_folder
 
 STAGING_PREFIX = ".writing-"
+# The file that completes a scene or teacher head: in an object store nothing is renamed, so it goes up last.
+LAST_FILE = "manifest.json"
 
 
 def sync_to_disk(descriptor: int) -> None:
@@ -53,11 +56,13 @@ def write_new(path: Path, data: bytes) -> None:
         sync_to_disk(file.fileno())
 
 
-def publish_file(store: Path, target: Path, data: bytes) -> bool:
+def publish_file(store: StorePath, target: StorePath, data: bytes) -> bool:
     """Create `target` whole and durably, unless it is there; returns whether this call did it.
 
     Of several processes that do the same at once, one gets True.
     """
+    if isinstance(target, S3Path):
+        return put_bytes(target, data)
     if target.exists():
         return False
     with _staging_folder(store, target.stem) as folder:
@@ -76,7 +81,7 @@ def publish_file(store: Path, target: Path, data: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def published_folder(store: Path, target: Path) -> Iterator[Path]:
+def published_folder(store: StorePath, target: StorePath) -> Iterator[Path]:
     """A temporary folder inside `store` that becomes `target` when the block ends well.
 
     An exception in the block removes it. A killed process leaves it behind, under a name that no reader looks
@@ -86,6 +91,11 @@ def published_folder(store: Path, target: Path) -> Iterator[Path]:
         AlreadyPublished: `target` exists, before the block or, made by another process, after it.
     """
     _refuse_published(target)
+    if isinstance(target, S3Path):
+        with uploaded_folder(target, LAST_FILE) as staging:
+            yield staging
+            _refuse_published(target)
+        return
     with _staging_folder(store, target.name) as staging:
         try:
             yield staging
@@ -100,7 +110,7 @@ def published_folder(store: Path, target: Path) -> Iterator[Path]:
         sync_folder(target.parent)
 
 
-def remove_abandoned(store: Path, *, of_other_machines: bool = False) -> list[str]:
+def remove_abandoned(store: StorePath, *, of_other_machines: bool = False) -> list[str]:
     """Remove temporary folders whose process is dead; returns their names.
 
     Args:
@@ -108,7 +118,9 @@ def remove_abandoned(store: Path, *, of_other_machines: bool = False) -> list[st
             from one machine to another, so the living may look dead: only for a store that is complete, where
             they could publish nothing any more.
     """
-    removed = []
+    removed: list[str] = []
+    if isinstance(store, S3Path):
+        return removed  # scenes that were cut off there are no folders; the next upload overwrites them
     for name in sorted(os.listdir(store)):
         if not name.startswith(STAGING_PREFIX) or not (of_other_machines or f"-{machine_tag()}-" in name):
             continue
@@ -190,8 +202,8 @@ def _rename_unless_there(source: Path, target: Path) -> None:
         source.rename(target)
 
 
-def _refuse_published(target: Path) -> None:
-    if target.exists():
+def _refuse_published(target: StorePath) -> None:
+    if (target / LAST_FILE if isinstance(target, S3Path) else target).exists():
         raise AlreadyPublished(
             f"{target} is already published; what is published is never rewritten.\n"
             "Skip it (StoreWriter.published_scenes lists the scenes), or remove the folder to write it again."

@@ -7,7 +7,6 @@ bytes of the inner value as they stand, so a damaged manifest is never believed.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from cache_schema import names
@@ -15,6 +14,7 @@ from cache_schema.codec import crc32c
 from cache_schema.errors import Corrupt, Problem, SpecInvalid, shown
 from cache_schema.fields import Fact, canonical_json, each, fact, integer, optional, text
 from cache_schema.spec import ArraySpec, sha256
+from cache_schema.storage import StorePath
 
 MANIFEST_NAME = "manifest.json"
 _HEAD = b'{"crc32c":"%s","manifest":'
@@ -119,7 +119,7 @@ def pack_manifest(manifest: Fact) -> bytes:
     return _HEAD % crc32c(body).encode() + body + _TAIL
 
 
-def read_raw_manifest(folder: Path) -> dict[str, Any]:
+def read_raw_manifest(folder: StorePath) -> dict[str, Any]:
     """The manifest of a folder as plain JSON, its checksum tested and its fields not.
 
     Raises FileNotFoundError when there is none, Corrupt when it is damaged.
@@ -128,13 +128,13 @@ def read_raw_manifest(folder: Path) -> dict[str, Any]:
     return _unpack_raw(path.read_bytes(), path)
 
 
-def read_manifest(folder: Path, kind: type[ManifestT]) -> ManifestT:
+def read_manifest(folder: StorePath, kind: type[ManifestT]) -> ManifestT:
     """The manifest of a folder. Raises as `read_raw_manifest` does, and Corrupt when a field does not fit."""
     path = folder / MANIFEST_NAME
     return unpack_manifest(path.read_bytes(), path, kind)
 
 
-def unpack_manifest(data: bytes, path: Path, kind: type[ManifestT]) -> ManifestT:
+def unpack_manifest(data: bytes, path: StorePath, kind: type[ManifestT]) -> ManifestT:
     """Inverse of `pack_manifest`. Raises Corrupt, naming `path`."""
     try:
         return kind.from_dict(_unpack_raw(data, path))
@@ -142,7 +142,7 @@ def unpack_manifest(data: bytes, path: Path, kind: type[ManifestT]) -> ManifestT
         raise Corrupt(f"{path}: {error}") from None
 
 
-def _unpack_raw(data: bytes, path: Path) -> dict[str, Any]:
+def _unpack_raw(data: bytes, path: StorePath) -> dict[str, Any]:
     body = data[_HEAD_NBYTES : -len(_TAIL)]
     if data != _HEAD % crc32c(body).encode() + body + _TAIL:
         raise Corrupt(f"{path} does not match its own checksum")

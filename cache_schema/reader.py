@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from cache_schema.focal import FocalSample
 from cache_schema.manifest import ArrayRecord, SceneManifest, read_manifest, read_raw_manifest
 from cache_schema.shard_reader import ShardReader
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import S3Path, StorePath, store_path
 from cache_schema.store_root import SCENES_GROUP, published_scenes, read_root
 from cache_schema.teacher_head import HEAD_GROUP, read_head
 from cache_schema.zarr_metadata import shard_key
@@ -32,24 +32,29 @@ class TargetReader:
     Args:
         path: the store.
         expect: what the store must have been made of; any part of a spec, see `fingerprint.difference`.
-        verify_checksums: test every array that is read against the checksum made when it was written.
+        verify_checksums: whether arrays are tested against the checksums made when they were written: "first"
+            when this reader first gives one out (from an object store: whenever it does), True always, False
+            never. Forked workers know what their parent had tested; a pickled reader starts anew.
 
     Raises:
         StoreNotFound: nothing, or no store of ours, at `path`.
         SchemaTooNew: a later format wrote it.
         FingerprintMismatch: it was made of something else than expected; says which parts differ.
-        SpecInvalid: `expect` names a fact that no store has.
+        SpecInvalid: `expect` names a fact that no store has, or `verify_checksums` is something else.
         Corrupt: what the store says about itself is damaged.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | StorePath,
         *,
         expect: StoreSpec | Mapping[str, Any] | None = None,
-        verify_checksums: bool = True,
+        verify_checksums: bool | Literal["first"] = "first",
     ) -> None:
-        self.path = Path(path)
+        if verify_checksums not in (True, False, "first"):
+            problem = Problem("verify_checksums", 'True, False or "first"', repr(verify_checksums))
+            raise SpecInvalid("this reader cannot be", [problem])
+        self.path = store_path(path)
         self.expect = expect
         self.verify_checksums = verify_checksums
         self.spec: StoreSpec = read_root(self.path)
@@ -98,6 +103,18 @@ class TargetReader:
                     raise Corrupt(f"sample {token} of {self.path} is in scenes {places[token][0]} and {name}")
                 places[token] = (name, row)
         return places
+
+    @cached_property
+    def _verified(self) -> dict[tuple[str, str], bytearray]:
+        """By scene and array, a byte a sample: 1 once its values were found to match their checksum.
+
+        As large from the start as it will ever be. A test that is lost between threads is made again.
+        """
+        return {
+            (name, array.name): bytearray(len(tokens))
+            for name, tokens in self.scenes.items()
+            for array in self.spec.stored_arrays
+        }
 
     def __len__(self) -> int:
         return len(self._places)
@@ -177,11 +194,19 @@ class TargetReader:
         try:
             shard_number, slot = divmod(row, record.samples_per_shard)
             values = self._shard(scene_name, name, shard_number).read(slot)
-            if self.verify_checksums and crc32c(raw_bytes(values)) != record.crc32c[row]:
-                raise Corrupt("its values do not match their checksum")
+            if self._must_verify(scene_name, name, row):
+                if crc32c(raw_bytes(values)) != record.crc32c[row]:
+                    raise Corrupt("its values do not match their checksum")
+                self._verified[scene_name, name][row] = 1
         except Corrupt as error:
             raise Corrupt(f"sample {sample_token}, scene {scene_name}, array {name}: {error}") from None
         return values
+
+    def _must_verify(self, scene_name: str, array_name: str, row: int) -> bool:
+        if self.verify_checksums != "first":
+            return bool(self.verify_checksums)
+        # What comes over a network is another answer every time, and the checksum is quick beside it.
+        return isinstance(self.path, S3Path) or not self._verified[scene_name, array_name][row]
 
     def _open_manifest(self, scene_name: str) -> SceneManifest:
         manifest = read_manifest(self.path / SCENES_GROUP / scene_name, SceneManifest)

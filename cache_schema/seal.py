@@ -15,6 +15,7 @@ from cache_schema.errors import Corrupt, StoreNotFound
 from cache_schema.fields import Fact, each, fact, integer, optional, text
 from cache_schema.files import publish_file, sync_folder
 from cache_schema.manifest import MANIFEST_NAME, pack_manifest, read_raw_manifest, unpack_manifest
+from cache_schema.storage import StorePath
 from cache_schema.store_plan import StorePlan
 from cache_schema.teacher_head import HEAD_GROUP
 from cache_schema.zarr_metadata import METADATA_NAME
@@ -44,7 +45,7 @@ class Seal(Fact):
     teacher_head_sha256: Annotated[str | None, optional(digest)]  # of its manifest; None when there is none
 
 
-def make_seal(store: Path, plan: StorePlan) -> Seal:
+def make_seal(store: StorePath, plan: StorePlan) -> Seal:
     """The seal of a store whose planned scenes are all published.
 
     Raises Corrupt when a manifest is damaged or of another length than planned.
@@ -71,7 +72,7 @@ def make_seal(store: Path, plan: StorePlan) -> Seal:
     )
 
 
-def write_seal(store: Path, seal: Seal) -> bool:
+def write_seal(store: StorePath, seal: Seal) -> bool:
     """Seal the store; returns whether this call did it and not another process before it.
 
     Raises Corrupt when the store bears a seal that says something else.
@@ -85,7 +86,7 @@ def write_seal(store: Path, seal: Seal) -> bool:
     return written
 
 
-def read_seal(store: Path) -> Seal:
+def read_seal(store: StorePath) -> Seal:
     """Raises StoreNotFound when the store is not sealed, Corrupt when the seal is damaged."""
     path = store / SEAL_NAME
     try:
@@ -102,5 +103,5 @@ def remove_seal(store: Path) -> None:
         sync_folder(store)
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: StorePath) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

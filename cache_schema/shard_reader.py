@@ -14,13 +14,14 @@ from cache_schema.codec import decode
 from cache_schema.errors import Corrupt
 from cache_schema.shard_index import MISSING, unpack_index
 from cache_schema.spec import ArraySpec
+from cache_schema.storage import RemoteBytes, S3Path, StorePath
 
 
 class ShardReader:
     """One shard of one array.
 
     Args:
-        path: the shard file.
+        path: the shard file, or the object: of that the chunks are fetched one by one.
         array: whose shard it is.
         slots: samples that fit into it.
         nbytes: its size as recorded, in bytes.
@@ -31,20 +32,17 @@ class ShardReader:
     """
 
     def __init__(
-        self, path: Path, array: ArraySpec, *, slots: int, nbytes: int, rows: Sequence[int] | None = None
+        self, path: StorePath, array: ArraySpec, *, slots: int, nbytes: int, rows: Sequence[int] | None = None
     ) -> None:
         self._path = path
         self._array = array
         self._rows = rows
         try:
-            with path.open("rb") as file:
-                # A map that is longer than its file kills the process on access: the size is tested first.
-                size = file.seek(0, 2)
-                if size != nbytes:
-                    raise Corrupt(f"{path} has {size} bytes, {nbytes} were written")
-                self._view = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+            self._view = RemoteBytes(path) if isinstance(path, S3Path) else _memory_map(path)
         except FileNotFoundError:
             raise Corrupt(f"{path} is gone") from None
+        if self._view.nbytes != nbytes:
+            raise Corrupt(f"{path} has {self._view.nbytes} bytes, {nbytes} were written")
         try:
             self._index = unpack_index(self._view, slots * array.chunks_per_sample)
         except Corrupt as error:
@@ -75,3 +73,11 @@ class ShardReader:
         if (offsets[1:] != offsets[:-1] + sizes[:-1]).any():
             raise Corrupt("chunks that do not follow one another")
         return int(offsets[0]), int(offsets[-1] + sizes[-1])
+
+
+def _memory_map(path: Path) -> memoryview:
+    """A view of the whole file, of the length that it has now."""
+    with path.open("rb") as file:
+        if file.seek(0, 2) == 0:
+            return memoryview(b"")  # which cannot be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))

@@ -1,7 +1,6 @@
 """The root group of a store: where its spec stands and where the scenes are."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from cache_schema.fields import canonical_json
 from cache_schema.files import STAGING_PREFIX, publish_file
 from cache_schema.manifest import MANIFEST_NAME
 from cache_schema.spec import StoreSpec, read_spec
+from cache_schema.storage import StorePath, names_in
 from cache_schema.store_plan import StorePlan
 from cache_schema.zarr_metadata import METADATA_NAME, group_document
 
@@ -21,7 +21,7 @@ PLAN_ATTRIBUTE = "focalcache_plan"
 PLAN_CHECKSUM_ATTRIBUTE = "focalcache_plan_crc32c"
 
 
-def create_root(path: Path, spec: StoreSpec, plan: StorePlan | None = None) -> None:
+def create_root(path: StorePath, spec: StoreSpec, plan: StorePlan | None = None) -> None:
     """Make an empty store. The root's `zarr.json` comes last and at once: with it the store exists.
 
     Raises AlreadyPublished when there is one, be it since a moment ago, or when other things are there.
@@ -30,11 +30,12 @@ def create_root(path: Path, spec: StoreSpec, plan: StorePlan | None = None) -> N
     if (path / METADATA_NAME).exists():
         raise exists
     ours = (SCENES_GROUP, STAGING_PREFIX)
-    strangers = [entry for entry in _names_in(path) if not entry.startswith(ours)]
+    strangers = [entry for entry in names_in(path) if not entry.startswith(ours)]
     if strangers:
         raise AlreadyPublished(f"{path} is no store and not empty: it holds {', '.join(strangers[:5])}")
     scenes = path / SCENES_GROUP
-    scenes.mkdir(parents=True, exist_ok=True)
+    if isinstance(scenes, Path):
+        scenes.mkdir(parents=True, exist_ok=True)
     publish_file(path, scenes / METADATA_NAME, group_document({}))
     raw = spec.to_dict()
     attributes = {SPEC_ATTRIBUTE: raw, SPEC_CHECKSUM_ATTRIBUTE: crc32c(canonical_json(raw))}
@@ -45,7 +46,7 @@ def create_root(path: Path, spec: StoreSpec, plan: StorePlan | None = None) -> N
         raise exists
 
 
-def read_root(path: Path) -> StoreSpec:
+def read_root(path: StorePath) -> StoreSpec:
     """The spec of the store at `path`.
 
     Raises StoreNotFound, SchemaTooNew, or Corrupt when the spec does not match its checksum.
@@ -62,7 +63,7 @@ def read_root(path: Path) -> StoreSpec:
         raise Corrupt(f"{path / METADATA_NAME}: {error}") from None
 
 
-def read_plan(path: Path) -> StorePlan | None:
+def read_plan(path: StorePath) -> StorePlan | None:
     """Which scenes the store at `path` is to hold; None when it was made without saying so.
 
     Raises StoreNotFound, or Corrupt when the plan does not match its checksum.
@@ -79,10 +80,10 @@ def read_plan(path: Path) -> StorePlan | None:
         raise Corrupt(f"{path / METADATA_NAME}: {error}") from None
 
 
-def published_scenes(path: Path) -> list[str]:
+def published_scenes(path: StorePath) -> list[str]:
     """Names of the scenes that have a manifest, sorted."""
     scenes = path / SCENES_GROUP
-    return sorted(name for name in _names_in(scenes) if (scenes / name / MANIFEST_NAME).is_file())
+    return sorted(name for name in names_in(scenes) if (scenes / name / MANIFEST_NAME).is_file())
 
 
 def _checksum(raw: Any) -> str | None:
@@ -92,7 +93,7 @@ def _checksum(raw: Any) -> str | None:
         return None  # 1e-05 that became 1e905: JSON reads infinity there, and nobody wrote that
 
 
-def _root_attributes(path: Path) -> dict[str, Any]:
+def _root_attributes(path: StorePath) -> dict[str, Any]:
     try:
         document = json.loads((path / METADATA_NAME).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -104,10 +105,3 @@ def _root_attributes(path: Path) -> dict[str, Any]:
         raise Corrupt(f"{path / METADATA_NAME} is not JSON: {error}") from None
     attributes = document.get("attributes") if isinstance(document, dict) else None
     return attributes if isinstance(attributes, dict) else {}
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []

@@ -20,6 +20,7 @@ from cache_schema.manifest import (
     pack_manifest,
     read_manifest,
 )
+from cache_schema.storage import StorePath
 from cache_schema.zarr_metadata import METADATA_NAME, group_document, parameter_document, parameter_key
 
 HEAD_GROUP = "teacher_head"
@@ -78,7 +79,7 @@ def write_head(folder: Path, parameters: Mapping[str, np.ndarray], manifest: Hea
     write_new(folder / MANIFEST_NAME, pack_manifest(manifest))
 
 
-def read_head(folder: Path) -> dict[str, np.ndarray]:
+def read_head(folder: StorePath) -> dict[str, np.ndarray]:
     """All parameters by dotted name, float32, each tested against its checksum.
 
     Raises StoreNotFound when no head was published here, Corrupt when a parameter is damaged.
@@ -93,7 +94,7 @@ def read_head(folder: Path) -> dict[str, np.ndarray]:
     return {record.name: _read_parameter(folder, record) for record in manifest.parameters}
 
 
-def _read_parameter(folder: Path, record: ParameterRecord) -> np.ndarray:
+def _read_parameter(folder: StorePath, record: ParameterRecord) -> np.ndarray:
     path = folder / record.name / parameter_key(record.shape)
     try:
         data = path.read_bytes()

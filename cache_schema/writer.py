@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
 from cache_schema.scene_writer import SceneWriter, require_samples
 from cache_schema.seal import SEAL_NAME, make_seal, write_seal
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import StorePath, store_path
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import SCENES_GROUP, create_root, published_scenes, read_plan, read_root
 from cache_schema.teacher_head import HEAD_GROUP, head_manifest, write_head
@@ -22,13 +22,15 @@ from cache_schema.teacher_head import HEAD_GROUP, head_manifest, write_head
 class StoreWriter:
     """A store that is open for writing; get one from `create` or `open`."""
 
-    def __init__(self, path: Path, spec: StoreSpec, plan: StorePlan | None) -> None:
+    def __init__(self, path: StorePath, spec: StoreSpec, plan: StorePlan | None) -> None:
         self.path = path
         self.spec = spec
         self.plan = plan
 
     @classmethod
-    def create(cls, path: str | Path, spec: StoreSpec, *, planned: Mapping[str, int] | None = None) -> Self:
+    def create(
+        cls, path: str | StorePath, spec: StoreSpec, *, planned: Mapping[str, int] | None = None
+    ) -> Self:
         """Make a new, empty store.
 
         Args:
@@ -39,15 +41,15 @@ class StoreWriter:
             AlreadyPublished: the path holds a store or anything else.
             SpecInvalid: a planned scene that cannot be.
         """
-        path = Path(path)
+        path = store_path(path)
         plan = None if planned is None else StorePlan.of(planned)
         create_root(path, spec, plan)
         return cls(path, spec, plan)
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | StorePath) -> Self:
         """Open a store to add to it. Raises StoreNotFound, SchemaTooNew, Corrupt."""
-        path = Path(path)
+        path = store_path(path)
         return cls(path, read_root(path), read_plan(path))
 
     def published_scenes(self) -> list[str]:

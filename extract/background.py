@@ -14,16 +14,19 @@ import numpy as np
 from cache_schema.errors import AlreadyPublished
 from cache_schema.writer import StoreWriter
 from camera3d.data import Scene
+from extract.focal_areas import Kept
 
 # One sample is being written, one waits, one is being made: more would only cost memory, since in the long
 # run the slower side decides.
 DEPTH = 1
+NOTHING_CHOSEN = Kept()
 
 
 @dataclass(frozen=True)
 class _Sample:
     token: str
     arrays: Callable[[], Mapping[str, np.ndarray]]
+    kept: Kept
 
 
 class _Abandoned(Exception):
@@ -54,12 +57,18 @@ class BackgroundWriter:
         """Announce a scene; all its samples must follow before the next one."""
         self._put(scene)
 
-    def append(self, sample_token: str, arrays: Callable[[], Mapping[str, np.ndarray]]) -> None:
-        """Hand over the next sample of the scene. `arrays` is called on the thread and may wait for a copy.
+    def append(
+        self, sample_token: str, arrays: Callable[[], Mapping[str, np.ndarray]], kept: Kept = NOTHING_CHOSEN
+    ) -> None:
+        """Hand over the next sample of the scene.
+
+        Args:
+            arrays: called on the thread; may wait for a copy.
+            kept: for profile `focal`, what to keep of the sample.
 
         Raises whatever the thread failed with.
         """
-        self._put(_Sample(sample_token, arrays))
+        self._put(_Sample(sample_token, arrays, kept))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -104,7 +113,10 @@ class BackgroundWriter:
                 while n_taken < len(samples):
                     sample = self._take()
                     n_taken += 1
-                    open_scene.append(sample.token, sample.arrays())
+                    kept = sample.kept
+                    open_scene.append(
+                        sample.token, sample.arrays(), areas=kept.areas, confident=kept.confident
+                    )
         except AlreadyPublished:
             # Another process was quicker, and wrote the same.
             for _ in range(n_taken, len(samples)):

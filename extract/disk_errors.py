@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from cache_schema.errors import NotWritable
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import S3Path, StorePath
 from cache_schema.store_root import published_scenes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -18,7 +19,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
-def explained(store: Path, missing_nbytes: Callable[[], int]) -> Iterator[None]:
+def explained(store: StorePath, missing_nbytes: Callable[[], int]) -> Iterator[None]:
     """Turn an OSError about space or permission into NotWritable; others pass.
 
     Args:
@@ -38,13 +39,15 @@ def explained(store: Path, missing_nbytes: Callable[[], int]) -> Iterator[None]:
         ) from error
 
 
-def missing_nbytes(store: Path, spec: StoreSpec, planned: Mapping[str, int]) -> int:
+def missing_nbytes(store: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> int:
     """Bytes of the planned samples (by scene name) that are not published, before compression."""
     published = set(published_scenes(store))
     return sum(n for name, n in planned.items() if name not in published) * spec.bytes_per_sample
 
 
-def _free_nbytes(store: Path) -> int:
+def _free_nbytes(store: StorePath) -> int:
+    if isinstance(store, S3Path):
+        return shutil.disk_usage(tempfile.gettempdir()).free  # where its scenes are made
     there = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
     return shutil.disk_usage(there).free
 

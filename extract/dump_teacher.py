@@ -18,7 +18,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -33,7 +32,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--version", required=True, help="nuScenes version: v1.0-mini, v1.0-trainval, v1.0-test"
     )
     parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
-    parser.add_argument("--out", required=True, help="the store to write, e.g. teacher.zarr")
+    parser.add_argument(
+        "--out", required=True, help="the store to write, e.g. teacher.zarr or s3://bucket/teacher.zarr"
+    )
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--checkpoint", help="the teacher's weights, loaded strictly")
     weights.add_argument("--untrained", action="store_true", help="random weights; the store is marked so")
@@ -43,6 +44,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     parser.add_argument(
         "--arrays", default="bev,pv,queries", help="comma-separated groups to store (default bev,pv,queries)"
+    )
+    parser.add_argument(
+        "--profile",
+        choices=("exact", "compact", "focal"),
+        default="exact",
+        help="how maps are stored: as float16 (default), as int8, or as int8 in the instances' areas only",
+    )
+    parser.add_argument(
+        "--focal-confidence",
+        type=float,
+        default=0.1,
+        metavar="P",
+        help="of profile focal: least class probability of a query that is kept (default 0.1)",
+    )
+    parser.add_argument(
+        "--focal-margins",
+        type=margins,
+        default=(3.0, 1.0),
+        metavar="BEV,PV",
+        help="of profile focal: cells around an area that are kept on BEV and image maps (default 3,1)",
     )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
@@ -56,11 +77,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def margins(text: str) -> tuple[float, float]:
+    """Two margins in cells, such as "3,1"."""
+    values = tuple(float(part) for part in text.split(","))
+    if len(values) != 2 or not all(0 <= value < 1000 for value in values):
+        raise argparse.ArgumentTypeError(f"expected BEV,PV in cells, such as 3,1; got {text}")
+    return values
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
+    from cache_schema.storage import store_path
     from camera3d.errors import Camera3DError
+    from extract.focal_areas import FocalOptions
     from extract.interrupt import EXIT_CODE, stop_on_signals
     from extract.report import summary
     from extract.run import DumpOptions, run_dump
@@ -69,6 +100,10 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     options = {name: value for name, value in vars(args).items() if name != "untrained"}
     options["arrays"] = tuple(args.arrays.split(","))
+    bev_margin, pv_margin = options.pop("focal_margins")
+    options["focal"] = FocalOptions(
+        confidence=options.pop("focal_confidence"), bev_margin_cells=bev_margin, pv_margin_cells=pv_margin
+    )
     try:
         with stop_on_signals():
             report, spec = run_dump(DumpOptions(**options))
@@ -80,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, NotWritable):
             print(resume, file=sys.stderr)
         return 2
-    print(summary(report, spec, Path(args.out)))
+    print(summary(report, spec, store_path(args.out)))
     return 0
 
 

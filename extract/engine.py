@@ -14,6 +14,7 @@ from camera3d.data import ImagePipeline, NuScenesIndex
 from camera3d.data.streaming import StreamingItem
 from camera3d.detectors import Detector
 from extract.background import BackgroundWriter
+from extract.focal_areas import FocalAreas, Kept
 from extract.frames import SceneFrames
 from extract.host_copy import HostCopier
 
@@ -48,6 +49,7 @@ def dump(
     writer: StoreWriter,
     *,
     device: torch.device,
+    focal: FocalAreas | None = None,
     workers: int = 0,
     progress: bool = True,
 ) -> DumpReport:
@@ -56,6 +58,7 @@ def dump(
     A scene is a stream: each frame is given the BEV map of the one before, the first one none.
 
     Args:
+        focal: for profile `focal`, what to keep of each sample.
         workers: processes that read images ahead.
 
     Raises:
@@ -63,7 +66,7 @@ def dump(
     """
     todo = index.select([name for name in index.scene_names if not writer.is_published(name)])
     detector = detector.to(device)
-    copier = HostCopier(device)
+    copier = HostCopier(device, writer.spec)
     start, forward_seconds = time.perf_counter(), 0.0
     scenes = SceneFrames(
         todo, pipeline, dataroot, workers=workers, pin_memory=device.type == "cuda", skip=writer.is_published
@@ -73,8 +76,10 @@ def dump(
         for scene, frames in scenes:
             bar.set_postfix_str(scene.name)
             store.begin(scene)
-            for token, tensors, seconds in teacher_outputs(detector, frames, device):
-                store.append(token, copier.start(tensors, writer.spec.arrays))
+            outputs = teacher_outputs(detector, frames, device)
+            for frame, (token, tensors, seconds) in zip(scene.frames, outputs, strict=True):
+                kept = Kept() if focal is None else focal.kept(frame, tensors)
+                store.append(token, copier.start(tensors), kept)
                 forward_seconds += seconds
                 bar.update()
     return DumpReport(

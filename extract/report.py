@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from cache_schema.manifest import SceneManifest, read_manifest
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import S3Path, StorePath
+from cache_schema.store_root import SCENES_GROUP, published_scenes
 from extract.engine import DumpReport
 
 
-def summary(report: DumpReport, spec: StoreSpec, store: Path) -> str:
+def summary(report: DumpReport, spec: StoreSpec, store: StorePath) -> str:
     """What to print: the whole table from the process that completed the store, or was the only one."""
     if not report.scenes and not report.scenes_missing:
         return f"{store} is complete: nothing to do ({report.scenes_present} scenes are there)"
@@ -19,7 +20,7 @@ def summary(report: DumpReport, spec: StoreSpec, store: Path) -> str:
     return f"part {report.shard} of {store}: {report.samples} samples in {report.scenes} scenes; {rest}"
 
 
-def totals(report: DumpReport, spec: StoreSpec, store: Path) -> list[str]:
+def totals(report: DumpReport, spec: StoreSpec, store: StorePath) -> list[str]:
     """What was run, how much of it, how fast."""
     rate = report.samples / report.seconds if report.samples else 0.0
     share = report.forward_seconds / report.seconds if report.samples else 0.0
@@ -36,16 +37,17 @@ def totals(report: DumpReport, spec: StoreSpec, store: Path) -> list[str]:
     ]
 
 
-def array_table(spec: StoreSpec, store: Path) -> list[str]:
+def array_table(spec: StoreSpec, store: StorePath) -> list[str]:
     """One line an array, then their sum."""
     on_disk = {array.name: array_bytes(store, array.name) for array in spec.stored_arrays}
     rows = [("array", "dtype", "shape of a sample", "MB/sample", "MB on disk")]
     for array in spec.stored_arrays:
         shape = "×".join(map(str, array.shape))
-        megabytes = array.bytes_per_sample / 1e6
-        rows.append((array.name, array.dtype, shape, f"{megabytes:.3f}", f"{on_disk[array.name] / 1e6:.3f}"))
-    total = spec.bytes_per_sample / 1e6
-    rows.append(("total", "", "", f"{total:.3f}", f"{sum(on_disk.values()) / 1e6:.3f}"))
+        megabytes = ("≤ " if array.ragged else "") + f"{array.bytes_per_sample / 1e6:.3f}"
+        rows.append((array.name, array.dtype, shape, megabytes, f"{on_disk[array.name] / 1e6:.3f}"))
+    at_most = "≤ " if any(array.ragged for array in spec.stored_arrays) else ""
+    total = f"{at_most}{spec.bytes_per_sample / 1e6:.3f}"
+    rows.append(("total", "", "", total, f"{sum(on_disk.values()) / 1e6:.3f}"))
     return aligned(rows)
 
 
@@ -61,6 +63,9 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def array_bytes(store: Path, name: str) -> int:
-    """Bytes of one array's files over all published scenes."""
-    return sum(file.stat().st_size for file in store.glob(f"scenes/*/{name}/**/*") if file.is_file())
+def array_bytes(store: StorePath, name: str) -> int:
+    """Bytes of one array's files over all published scenes; of its shards alone in an object store."""
+    if not isinstance(store, S3Path):
+        return sum(file.stat().st_size for file in store.glob(f"scenes/*/{name}/**/*") if file.is_file())
+    scenes = (read_manifest(store / SCENES_GROUP / scene, SceneManifest) for scene in published_scenes(store))
+    return sum(sum(r.shard_nbytes) for scene in scenes for r in scene.arrays if r.array.name == name)

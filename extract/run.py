@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger
 from cache_schema.errors import AlreadyPublished, FingerprintMismatch, StoreNotFound
 from cache_schema.fingerprint import difference
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import StorePath, store_path
 from cache_schema.store_plan import StorePlan
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
@@ -24,6 +25,7 @@ from camera3d.detectors.builder import load_config
 from camera3d.errors import ConfigInvalid
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
+from extract.focal_areas import FocalAreas, FocalOptions
 from extract.numerics import fixed_numerics
 from extract.sharding import process_shard, scenes_of
 from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec
@@ -42,6 +44,8 @@ class DumpOptions:
     seed: int = 0
     device: str = "cpu"
     arrays: Sequence[str] = ARRAY_GROUPS
+    profile: str = "exact"
+    focal: FocalOptions = field(default_factory=FocalOptions)
     scenes: Sequence[str] | None = None
     workers: int = 2
     threads: int | None = None
@@ -80,12 +84,22 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
             index=index,
             weights=weights,
             groups=options.arrays,
+            profile=options.profile,
+            focal=options.focal,
             device=device,
             threads=threads,
         )
+        focal = None
+        if options.profile == "focal":
+            focal = FocalAreas(
+                options.focal,
+                feature_maps=detector.feature_maps(pipeline.pad_hw),
+                arrays=spec.arrays,
+                point_cloud_range=config.model.point_cloud_range,
+            )
         planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of(shard, planned))
-        store = Path(options.out)
+        store = store_path(options.out)
         check_images(options.dataroot, unpublished(part, open_store(store, spec, planned)).frames())
         with explained(store, lambda: missing_nbytes(store, spec, planned)):
             writer = open_store(store, spec, planned) or create_store(store, spec, planned)
@@ -99,6 +113,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
                 options.dataroot,
                 writer,
                 device=device,
+                focal=focal,
                 workers=options.workers,
                 progress=os.environ.get("LOCAL_RANK", "0") == "0",
             )
@@ -131,7 +146,7 @@ def _quiet_mmengine() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def open_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter | None:
+def open_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter | None:
     """The store at that path, begun by the same dump; None when there is none yet.
 
     Raises:
@@ -150,7 +165,7 @@ def open_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> Store
     return writer
 
 
-def create_store(path: Path, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter:
+def create_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter:
     """A new store, unless another process of the same dump is quicker: then the one that it made."""
     try:
         return StoreWriter.create(path, spec, planned=planned)

@@ -24,6 +24,7 @@ from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex
 from camera3d.detectors import Detector
 from camera3d.errors import ConfigInvalid
 from camera3d.ops import describe_backends
+from extract.focal_areas import FocalOptions
 
 REGIME = "streaming: scene by scene, undistorted images, each frame given its predecessor's BEV"
 
@@ -96,13 +97,19 @@ def build_store_spec(
     index: NuScenesIndex,
     weights: TeacherWeights,
     groups: Sequence[str],
+    profile: str,
+    focal: FocalOptions,
     device: torch.device,
     threads: int,
 ) -> StoreSpec:
-    """Everything that holds for the whole store, before its first sample is written."""
+    """Everything that holds for the whole store, before its first sample is written.
+
+    Args:
+        focal: what profile `focal` keeps; other profiles do not look at it.
+    """
     strides = [m.stride for m in detector.feature_maps(pipeline.pad_hw) if m.stride is not None]
     return StoreSpec(
-        profile="exact",
+        profile=profile,
         arrays=chosen_arrays(detector, pipeline.pad_hw, groups),
         teacher=TeacherFacts(
             detector=Path(config.filename or "detector").stem,
@@ -128,6 +135,7 @@ def build_store_spec(
             deterministic=True,
             threads=threads,
         ),
+        focal=focal.facts(config.model.point_cloud_range) if profile == "focal" else None,
     )
 
 

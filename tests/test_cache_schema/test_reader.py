@@ -146,6 +146,37 @@ def test_unverified_read_skips_only_the_values(store):
         reader["scene-0001-token0"]
 
 
+def test_first_read_is_verified_and_later_ones_only_on_demand(store):
+    path = store / "scenes" / "scene-0001" / "bev_feats" / "c.0.0.0.0"
+    once, always = TargetReader(store), TargetReader(store, verify_checksums=True)
+    for reader in (once, always):
+        check_sample(reader, "scene-0001-token0")
+    flip(path, 5)  # of the sample that was read
+    flip(path, 4 * 6 * 5 * 2 + 5)  # of the next one, which was not
+    assert not np.array_equal(
+        once["scene-0001-token0"]["bev_feats"], sample_values("scene-0001-token0")["bev_feats"]
+    )
+    for _ in range(2):  # a sample that failed is not taken for verified
+        with pytest.raises(Corrupt, match="scene-0001-token1, scene scene-0001, array bev_feats"):
+            once["scene-0001-token1"]
+    for reader in (always, pickle.loads(pickle.dumps(once))):
+        with pytest.raises(Corrupt, match="scene-0001-token0, scene scene-0001, array bev_feats"):
+            reader["scene-0001-token0"]
+
+
+def test_each_array_is_verified_for_itself(store):
+    reader = TargetReader(store)
+    reader.read("scene-0001-token0", ["bev_feats"])
+    flip(store / "scenes" / "scene-0001" / "can_bus" / "c.0.0", 5)
+    with pytest.raises(Corrupt, match="array can_bus"):
+        reader["scene-0001-token0"]
+
+
+def test_verify_checksums_is_one_of_three(store):
+    with pytest.raises(SpecInvalid, match=r"verify_checksums +expected True, False or"):
+        TargetReader(store, verify_checksums="always")
+
+
 @pytest.mark.parametrize("change", ["short", "gone"])
 def test_missing_bytes(store, change):
     path = store / "scenes" / "scene-0001" / "bev_feats" / "c.0.0.0.0"

@@ -1,0 +1,387 @@
+"""How fast samples are read and written, as ratios to a plain copy of the same bytes in the same run.
+
+    python benchmarks/store_io.py --samples 12 --folder /data/scratch
+
+Full-size BEVFormer-Base samples of noise, in random order, from a warm page cache. All ways to read take turns
+on every sample, so that whatever else the machine does falls on all of them alike. Megabytes are those that a
+reader hands out, whatever lies on disk. Needs twelve times 0.4 GB on disk, and as much free memory to stay
+warm. Writes benchmarks/results/store_io.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from common import ROOT, markdown_table, publish
+from tqdm import tqdm
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from cache_schema.codec import BLOSC_CNAME, BLOSC_LEVEL, BLOSC_SHUFFLE, raw_bytes
+from cache_schema.inspection.config_file import read_config
+from cache_schema.inspection.planned_arrays import GROUPS, planned_arrays
+from cache_schema.reader import TargetReader
+from cache_schema.spec import (
+    DatasetFacts,
+    FocalFacts,
+    InputFacts,
+    NumericsFacts,
+    OutputFacts,
+    StoreSpec,
+    TeacherFacts,
+)
+from cache_schema.writer import StoreWriter
+
+PROFILES = ("exact", "compact", "focal")
+SCENE = "scene-0001"
+# Of profile `focal`, what a crowded keyframe keeps: see docs/store-format.md.
+KEPT_CELLS, KEPT_QUERIES = 0.066, 300
+MEMMAP = "memmap copy"
+TARGET = 0.8
+
+Arrays = dict[str, np.ndarray]
+Read = Callable[[int], Mapping[str, object]]
+
+
+def full_size_spec(profile: str) -> StoreSpec:
+    """BEVFormer-Base under one profile; only its arrays matter here."""
+    config = read_config(ROOT / "configs" / "teacher" / "bevformer_base.py")
+    return StoreSpec(
+        profile=profile,
+        focal=FocalFacts(confidence=0.1, background_block=8, areas={}) if profile == "focal" else None,
+        arrays=planned_arrays(config, GROUPS),
+        teacher=TeacherFacts(
+            detector="noise", config={}, regime="none", trained=False, checkpoint_sha256=None, random_seed=0
+        ),
+        inputs=InputFacts(camera_order=("CAM_FRONT",), image_shape=config["inputs"]["pad_hw"], pipeline={}),
+        outputs=OutputFacts(class_names=("car",), box_convention="none", pv_strides=(8, 16, 32, 64)),
+        dataset=DatasetFacts(name="noise", version="v1.0", split="all"),
+        numerics=NumericsFacts(
+            version=1,
+            op_backend="torch",
+            device="cpu",
+            compute_dtype="float32",
+            tf32=False,
+            deterministic=True,
+            threads=1,
+        ),
+    )
+
+
+def noise(spec: StoreSpec) -> tuple[Arrays, dict[str, object]]:
+    """One sample of the teacher's arrays, and what `SceneWriter.append` takes beside them."""
+    rng = np.random.default_rng(0)
+    values = {
+        array.name: rng.standard_normal(array.shape, np.float32).astype(array.dtype) for array in spec.arrays
+    }
+    if spec.profile != "focal":
+        return values, {}
+    maps = {name: array for name, array in values.items() if name.startswith(("bev_feats", "pv_feats"))}
+    areas = {
+        name: rng.random((*array.shape[:-3], *array.shape[-2:])) < KEPT_CELLS for name, array in maps.items()
+    }
+    return values, {"areas": areas, "confident": np.arange(values["query_logits"].shape[1]) < KEPT_QUERIES}
+
+
+def write_store(path: Path, spec: StoreSpec, values: Arrays, chosen: Mapping, n_samples: int) -> list[str]:
+    """A store of one scene that holds the same sample n times; returns the tokens."""
+    tokens = [f"token-{row}" for row in range(n_samples)]
+    samples = [(token, 500_000 * row) for row, token in enumerate(tokens)]
+    with StoreWriter.create(path, spec).scene(SCENE, "scene-token", samples) as scene:
+        for token in tokens:
+            scene.append(token, values, **chosen)
+    return tokens
+
+
+class MemmapCopy:
+    """The same arrays from one flat file, without index, compression and checksum: copies out of a map."""
+
+    def __init__(self, path: Path, sample: Arrays) -> None:
+        self._flat = np.memmap(path, np.uint8, "r")
+        sizes = [array.nbytes for array in sample.values()]
+        self._nbytes = sum(sizes)
+        starts = [0, *accumulate(sizes)]
+        self._parts = [
+            (name, start, array.nbytes, array.dtype, array.shape)
+            for (name, array), start in zip(sample.items(), starts, strict=False)
+        ]
+
+    def __call__(self, row: int) -> Arrays:
+        first = row * self._nbytes
+        return {
+            name: self._flat[first + start : first + start + nbytes].copy().view(dtype).reshape(shape)
+            for name, start, nbytes, dtype, shape in self._parts
+        }
+
+
+def write_contenders(folder: Path, sample: Arrays, n_samples: int) -> None:
+    """The stored arrays as one flat file, and as one torch file a sample."""
+    order = sorted(sample, key=lambda name: -sample[name].itemsize)  # so that every view is aligned
+    with (folder / "flat.bin").open("wb") as file:
+        for _ in range(n_samples):
+            for name in order:
+                file.write(raw_bytes(sample[name]))
+    tensors = {name: torch.from_numpy(array) for name, array in sample.items()}
+    for row in range(n_samples):
+        torch.save(tensors, folder / f"{row}.pt")
+
+
+def ways_to_read(folder: Path, tokens: Sequence[str], sample: Arrays) -> dict[str, Callable[[], Read]]:
+    """By name, what makes a function that reads the sample of a row."""
+    order = sorted(sample, key=lambda name: -sample[name].itemsize)
+
+    def reader(verify_checksums: object, primed: bool = False) -> Read:
+        store = TargetReader(folder / "store.zarr", verify_checksums=verify_checksums)
+        for token in tokens if primed else ():
+            store[token]
+        return lambda row: store[tokens[row]]
+
+    return {
+        MEMMAP: lambda: MemmapCopy(folder / "flat.bin", {name: sample[name] for name in order}),
+        "TargetReader, first epoch": lambda: reader("first"),
+        "TargetReader, later epochs": lambda: reader("first", primed=True),
+        "TargetReader, verify_checksums=True": lambda: reader(True),
+        "TargetReader, verify_checksums=False": lambda: reader(False),
+        "torch.load": lambda: (
+            lambda row: torch.load(folder / f"{row}.pt", weights_only=True, map_location="cpu")
+        ),
+    }
+
+
+def timed_reads(
+    ways: Mapping[str, Callable[[], Read]], n_samples: int, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of every read; entry i of every list is of the same sample at about the same time."""
+    rng = np.random.default_rng(1)
+    seconds = defaultdict(list)
+    names = list(ways)
+    for repeat in range(repeats):
+        reads = {name: make() for name, make in ways.items()}  # anew: a first epoch is the first one
+        for turn, row in enumerate(rng.permutation(n_samples)):
+            shift = (turn + repeat) % len(names)
+            for name in names[shift:] + names[:shift]:
+                start = time.perf_counter()
+                sample = reads[name](int(row))
+                seconds[name].append(time.perf_counter() - start)
+                del sample
+    return seconds
+
+
+def read_rows(
+    profile: str, nbytes: int, stored_nbytes: int, seconds: Mapping[str, Sequence[float]]
+) -> Iterator[list[str]]:
+    for name, taken in seconds.items():
+        ratios = [plain / own for plain, own in zip(seconds[MEMMAP], taken, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        ratio = statistics.median(ratios)
+        meant = name.endswith(("later epochs", "=False"))
+        verdict = ("ok" if ratio >= TARGET else "**missed**") if meant else ""
+        yield [
+            profile,
+            f"{nbytes / 1e6:.1f} ({stored_nbytes / 1e6:.1f})",
+            name,
+            f"{nbytes / statistics.median(taken) / 1e6:,.0f}",
+            f"{ratio:.2f}",
+            f"{low:.2f}-{high:.2f}",
+            verdict,
+        ]
+
+
+def _worker(make: Callable[[], Read], rows: Sequence[int], ready, results) -> None:
+    read = make()
+    for row in rows[:2]:
+        read(row)
+    ready.wait()
+    start = time.perf_counter()
+    for row in rows:
+        read(row)
+    results.put((start, time.perf_counter()))
+
+
+def scaled(make: Callable[[], Read], n_workers: int, n_samples: int) -> float:
+    """Samples a second of that many forked processes that read at once, each all samples in its own order."""
+    fork = multiprocessing.get_context("fork")
+    ready, results = fork.Barrier(n_workers), fork.Queue()
+    workers = [
+        fork.Process(
+            target=_worker,
+            args=(make, np.random.default_rng(i).permutation(n_samples).tolist(), ready, results),
+        )
+        for i in range(n_workers)
+    ]
+    for worker in workers:
+        worker.start()
+    times = [results.get(timeout=600) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return n_workers * n_samples / (max(end for _, end in times) - min(start for start, _ in times))
+
+
+def scaling_rows(
+    profile: str, nbytes: int, ways: Mapping[str, Callable[[], Read]], n_samples: int, repeats: int
+) -> Iterator[list[str]]:
+    chosen = [MEMMAP, "TargetReader, later epochs", "TargetReader, verify_checksums=True"]
+    counts = sorted({1, 2, os.cpu_count() or 1})
+    speeds = defaultdict(list)
+    for _ in range(repeats):
+        for n_workers in counts:
+            for name in chosen:
+                speeds[name, n_workers].append(scaled(ways[name], n_workers, n_samples))
+    for name in chosen:
+        medians = [statistics.median(speeds[name, n]) for n in counts]
+        for n_workers, median in zip(counts, medians, strict=True):
+            pairs = zip(speeds[name, n_workers], speeds[MEMMAP, n_workers], strict=True)
+            yield [
+                profile,
+                name,
+                n_workers,
+                f"{median * nbytes / 1e6:,.0f}",
+                f"{median / medians[0]:.2f}",
+                f"{statistics.median(own / plain for own, plain in pairs):.2f}",
+            ]
+
+
+def write_plain(path: Path, values: Arrays, n_samples: int) -> None:
+    """A file an array, each synced, and nothing else."""
+    path.mkdir()
+    files = {name: (path / name).open("wb", buffering=0) for name in values}
+    for _ in range(n_samples):
+        for name, array in values.items():
+            file, data = files[name], memoryview(raw_bytes(array))
+            while data:
+                data = data[file.write(data) :]
+    for file in files.values():
+        os.fsync(file.fileno())
+        file.close()
+
+
+def write_zarr(path: Path, spec: StoreSpec, stacked: Arrays) -> None:
+    """The same chunks, shards and codecs, encoded by zarr-python, and synced."""
+    group = zarr.create_group(path)
+    for array in spec.arrays:
+        blosc = BloscCodec(
+            typesize=np.dtype(array.dtype).itemsize,
+            cname=BLOSC_CNAME,
+            clevel=BLOSC_LEVEL,
+            shuffle=BLOSC_SHUFFLE,
+        )
+        values = stacked[array.name]
+        group.create_array(
+            array.name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(1, *array.shape),
+            shards=values.shape,
+            filters=None,
+            compressors=(blosc, Crc32cCodec()) if array.compressed else None,
+        )[:] = values
+    for file in path.rglob("c/**/*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+
+
+def write_rows(folder: Path, n_samples: int, repeats: int) -> list[list[str]]:
+    """One scene of profile `exact`, written in three ways that take turns."""
+    spec = full_size_spec("exact")
+    values, _ = noise(spec)
+    stacked = {name: np.stack([array] * n_samples) for name, array in values.items()}
+    nbytes = sum(array.nbytes for array in stacked.values())
+    ways = {
+        "plain files, fsync": lambda path: write_plain(path, values, n_samples),
+        "StoreWriter": lambda path: write_store(path, spec, values, {}, n_samples),
+        "zarr-python": lambda path: write_zarr(path, spec, stacked),
+    }
+    seconds = defaultdict(list)
+    for repeat in tqdm(range(repeats), desc="write", unit="round"):
+        for name in list(ways) if repeat % 2 else reversed(ways):
+            path = folder / "written"
+            start = time.perf_counter()
+            ways[name](path)
+            seconds[name].append(time.perf_counter() - start)
+            shutil.rmtree(path)
+    plain = seconds["plain files, fsync"]
+    rows = []
+    for name in ways:
+        ratios = [a / b for a, b in zip(plain, seconds[name], strict=True)]
+        rows.append(
+            [
+                name,
+                f"{nbytes / statistics.median(seconds[name]) / 1e6:,.0f}",
+                f"{statistics.median(ratios):.2f}",
+                f"{min(ratios):.2f}-{max(ratios):.2f}",
+            ]
+        )
+    return rows
+
+
+def measure_profile(
+    profile: str, folder: Path, n_samples: int, repeats: int
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows of the reading table and of the scaling table."""
+    spec = full_size_spec(profile)
+    tokens = write_store(folder / "store.zarr", spec, *noise(spec), n_samples)
+    sample = TargetReader(folder / "store.zarr")[tokens[0]]
+    write_contenders(folder, sample, n_samples)
+    nbytes = sum(array.nbytes for array in sample.values())
+    stored_nbytes = (
+        sum(f.stat().st_size for f in (folder / "store.zarr").rglob("*") if f.is_file()) / n_samples
+    )
+    ways = ways_to_read(folder, tokens, sample)
+    seconds = timed_reads(ways, n_samples, repeats)
+    scaling = list(scaling_rows(profile, nbytes, ways, n_samples, max(3, repeats // 2)))
+    return list(read_rows(profile, nbytes, stored_nbytes, seconds)), scaling
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=12, metavar="N", help="of each profile (default 12)")
+    parser.add_argument("--folder", type=Path, metavar="F", help="on the disk to measure (default: TMPDIR)")
+    parser.add_argument("--repeats", type=int, default=5, help="passes over all samples (default 5)")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    reading, scaling = [], []
+    for profile in PROFILES:
+        print(f"reading, profile {profile} …", file=sys.stderr)
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            tables = measure_profile(profile, Path(folder), args.samples, args.repeats)
+        reading += tables[0]
+        scaling += tables[1]
+    n_written = min(args.samples, 3)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        writing = write_rows(Path(folder), n_written, args.repeats)
+    header = ["profile", "MB handed out (on disk)", "read by", "MB/s", "of memmap", "quartiles"]
+    body = [
+        f"BEVFormer-Base at full size, noise; {args.samples} samples, {args.repeats} passes in random order,"
+        " warm page cache. Medians; a ratio compares reads of one sample that follow each other.",
+        "## Reading, one process",
+        markdown_table([*header, f"at least {TARGET}"], reading),
+        'The first epoch tests every checksum (`verify_checksums="first"`, the default), later ones none.',
+        "## Reading, several processes",
+        markdown_table(["profile", "read by", "processes", "MB/s", "of one process", "of memmap"], scaling),
+        f"## Writing a scene of {n_written} samples, profile `exact`",
+        markdown_table(["written by", "MB/s", "of plain files", "smallest-largest"], writing),
+        "Each ends with everything synced to disk. `StoreWriter` also looks for values that are not finite and"
+        " makes the checksums.",
+    ]
+    publish("store_io", "How fast samples are read and written", "\n\n".join(body))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Where a store lies: a local folder (`pathlib.Path`) or a prefix in an object store (`S3Path`).
+
+`S3Path` has the few methods of `Path` that reading and publishing need, so that both are used alike.
+"""
+
+import io
+import os
+import shutil
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from cache_schema.errors import Corrupt, StorageUnavailable, StoreNotFound
+from cache_schema.s3_client import request
+
+_SCHEME = "s3://"
+
+
+@dataclass(frozen=True)
+class S3Path:
+    """An object, or the prefix of objects, in a bucket; cheap to pickle, holds no connection.
+
+    Every method raises StorageUnavailable when the server keeps failing or refuses.
+    """
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """From `s3://bucket/prefix`. Raises StoreNotFound when it is not of that form."""
+        bucket, _, key = url.removeprefix(_SCHEME).partition("/")
+        key = key.strip("/")
+        if not bucket or not key:
+            raise StoreNotFound(f"{url}: give a bucket and a prefix, s3://bucket/teacher.zarr")
+        return cls(bucket, key)
+
+    def __truediv__(self, name: str) -> "S3Path":
+        return S3Path(self.bucket, f"{self.key}/{name}")
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}{self.bucket}/{self.key}"
+
+    def read_bytes(self) -> bytes:
+        """The whole object. Raises FileNotFoundError."""
+        return request("GET", self.bucket, self.key).body
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes start…stop of the object, stop > start.
+
+        Raises FileNotFoundError, and Corrupt when the server gives other bytes than these.
+        """
+        answer = request("GET", self.bucket, self.key, headers={"range": f"bytes={start}-{stop - 1}"})
+        place = answer.headers.get("content-range", "")
+        if answer.status != 206 or not place.startswith(f"bytes {start}-{stop - 1}/"):
+            raise Corrupt(f"{self}: bytes {start} to {stop} asked for, got {place or 'another answer'}")
+        if len(answer.body) != stop - start:
+            raise Corrupt(f"{self}: {len(answer.body)} bytes where {stop - start} belong")
+        return answer.body
+
+    def size(self) -> int:
+        """Bytes of the object. Raises FileNotFoundError."""
+        return int(request("HEAD", self.bucket, self.key).headers["content-length"])
+
+    def exists(self) -> bool:
+        """Whether there is an object of this very key."""
+        try:
+            request("HEAD", self.bucket, self.key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    is_file = exists
+
+    def upload(self, body: BinaryIO) -> None:
+        """Put an object here, whole or not at all, over any that was there."""
+        try:
+            request("PUT", self.bucket, self.key, body=body)
+        except FileNotFoundError:
+            raise StorageUnavailable(f"{self}: there is no bucket {self.bucket}; make it first") from None
+
+    def names(self) -> list[str]:
+        """Names one level below this prefix, of objects and of further prefixes. Raises FileNotFoundError."""
+        found: list[str] = []
+        query = {"list-type": "2", "prefix": f"{self.key}/", "delimiter": "/"}
+        while True:
+            page = ElementTree.fromstring(request("GET", self.bucket, "", query=query).body)
+            keys = page.iterfind("{*}Contents/{*}Key"), page.iterfind("{*}CommonPrefixes/{*}Prefix")
+            found += [str(key.text)[len(self.key) + 1 :].rstrip("/") for kind in keys for key in kind]
+            following = page.findtext("{*}NextContinuationToken")
+            if not following:
+                return found
+            query["continuation-token"] = following
+
+
+StorePath = Path | S3Path
+
+
+class RemoteBytes:
+    """The bytes of an object, to be sliced like a memoryview: a slice is one range request."""
+
+    def __init__(self, path: S3Path) -> None:
+        self._path = path
+        self.nbytes = path.size()
+
+    def __getitem__(self, place: slice) -> memoryview:
+        start, stop, _ = place.indices(self.nbytes)
+        try:
+            return memoryview(self._path.read_range(start, stop) if stop > start else b"")
+        except FileNotFoundError:
+            raise Corrupt(f"{self._path} is gone") from None
+
+
+def store_path(place: "str | StorePath") -> StorePath:
+    """A store's place from what a user says. Raises StoreNotFound when an URL names no prefix."""
+    if isinstance(place, S3Path):
+        return place
+    return S3Path.from_url(place) if str(place).startswith(_SCHEME) else Path(place)
+
+
+def names_in(folder: StorePath) -> list[str]:
+    """Names in a folder, sorted; none when there is no such folder."""
+    try:
+        return sorted(folder.names() if isinstance(folder, S3Path) else os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def put_bytes(target: S3Path, data: bytes) -> bool:
+    """Upload `data` unless something is there; returns whether this call did it."""
+    if target.exists():
+        return False
+    target.upload(io.BytesIO(data))
+    return True
+
+
+@contextmanager
+def uploaded_folder(target: S3Path, last: str) -> Iterator[Path]:
+    """A local temporary folder whose files are uploaded to `target` when the block ends well.
+
+    Args:
+        last: name of the file that makes the others count; it goes when all of them are there.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="focalcache-"))
+    try:
+        yield folder
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / last]
+        for path in [*files, folder / last]:
+            with path.open("rb") as body:
+                (target / path.relative_to(folder).as_posix()).upload(body)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

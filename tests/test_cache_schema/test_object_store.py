@@ -1,0 +1,231 @@
+"""Stores in a bucket: written to and read from a server that fails on a schedule."""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_proxy import FaultyProxy, seeded_faults
+from store_cases import small_spec, write_scene
+
+from cache_schema import s3_client
+from cache_schema.errors import AlreadyPublished, Corrupt, StorageUnavailable, StoreNotFound
+from cache_schema.inspect_cache import main as inspect
+from cache_schema.reader import TargetReader
+from cache_schema.s3_client import authorization
+from cache_schema.storage import S3Path
+from cache_schema.writer import StoreWriter
+
+SCENES = {"scene-0001": 3, "scene-0002": 2}
+HEAD = {"decoder.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+@pytest.fixture(scope="module")
+def server_port() -> Iterator[int]:
+    # A command, not a library: moto and botocore want other versions of what the trainer stands on.
+    command = os.environ.get("MOTO_SERVER") or shutil.which("moto_server")
+    if command is None:
+        pytest.skip("moto_server is not installed (pip install 'moto[s3,server]'; or MOTO_SERVER=its path)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [command, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, "moto_server ended at its start"
+                assert time.monotonic() < deadline, "moto_server did not start"
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def proxy(server_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    proxy = FaultyProxy(server_port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setattr(s3_client, "_FIRST_WAIT_S", 0.01)
+    yield proxy
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.fixture
+def url(proxy: FaultyProxy, tmp_path: Path) -> str:
+    s3_client.request("PUT", "cache", "", body=io.BytesIO())
+    return f"s3://cache/{tmp_path.name}/teacher.zarr"
+
+
+def write(place: object) -> None:
+    writer = StoreWriter.create(place, small_spec(), planned=SCENES)
+    writer.write_teacher_head(HEAD)
+    for scene, n_samples in SCENES.items():
+        write_scene(writer, scene, n_samples)
+    assert writer.seal()
+
+
+def objects(prefix: S3Path) -> dict[str, bytes]:
+    """Contents of every object below a prefix, by relative key."""
+    found = {}
+    for name in prefix.names():
+        below = objects(prefix / name)
+        found |= {f"{name}/{key}": data for key, data in below.items()}
+        if not below:
+            found[name] = (prefix / name).read_bytes()
+    return found
+
+
+def assert_equal_samples(place: str, local: Path) -> None:
+    remote, expected = TargetReader(place), TargetReader(local)
+    assert remote.sample_tokens == expected.sample_tokens
+    for token in expected.sample_tokens:
+        for name, values in expected[token].items():
+            assert remote[token][name].tobytes() == values.tobytes()
+
+
+def read_in_worker(reader: TargetReader) -> bytes:
+    return b"".join(reader[token]["bev_feats"].tobytes() for token in reader.sample_tokens)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_equals_a_local_store_although_requests_fail(
+    proxy: FaultyProxy, url: str, tmp_path: Path, seed: int
+) -> None:
+    local = tmp_path / "local.zarr"
+    write(local)
+    proxy.fault = seeded_faults(seed)
+    write(url)
+    assert_equal_samples(url, local)
+    assert np.array_equal(TargetReader(url).read_teacher_head()["decoder.weight"], HEAD["decoder.weight"])
+    files = {p.relative_to(local).as_posix(): p.read_bytes() for p in local.rglob("*") if p.is_file()}
+    assert objects(S3Path.from_url(url)) == files
+    assert min(proxy.counts[fault] for fault in ("500", "slow", "cut")) > 0
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_read_what_their_parent_has_opened(proxy: FaultyProxy, url: str, method: str) -> None:
+    write(url)
+    reader = TargetReader(url)
+    expected = read_in_worker(reader)
+    proxy.fault = seeded_faults(3)
+    with ProcessPoolExecutor(2, mp_context=get_context(method)) as pool:
+        assert list(pool.map(read_in_worker, [reader] * 4)) == [expected] * 4
+
+
+def test_upload_that_ends_before_the_manifest_shows_no_scene(
+    proxy: FaultyProxy, url: str, tmp_path: Path
+) -> None:
+    proxy.fault = lambda method, path: (
+        "500" if method == "PUT" and path.endswith("scene-0002/manifest.json") else "pass"
+    )
+    with pytest.raises(StorageUnavailable, match=r"scene-0002/manifest\.json: HTTP 500"):
+        write(url)
+    assert (S3Path.from_url(url) / "scenes" / "scene-0002" / "zarr.json").exists()
+    assert list(TargetReader(url).scenes) == ["scene-0001"]
+    proxy.fault = lambda method, path: "pass"
+    writer = StoreWriter.open(url)
+    assert writer.missing_scenes() == ["scene-0002"]
+    assert not writer.sealed
+    with pytest.raises(AlreadyPublished):
+        write_scene(writer, "scene-0001", 3)
+    write_scene(writer, "scene-0002", 2)
+    assert writer.seal()
+    assert writer.sealed
+    write(tmp_path / "local.zarr")
+    assert_equal_samples(url, tmp_path / "local.zarr")
+
+
+def test_server_that_never_recovers_is_named_in_bounded_time(proxy: FaultyProxy, url: str) -> None:
+    write(url)
+    reader = TargetReader(url)
+    token = reader.sample_tokens[0]
+    proxy.fault = lambda method, path: "500" if "bev_feats/c.0" in path else "pass"
+    start = time.monotonic()
+    with pytest.raises(StorageUnavailable, match=r"s3://cache/.*bev_feats/c\.0\.0\.0\.0: HTTP 500"):
+        reader[token]
+    assert time.monotonic() - start < 10
+
+
+def test_server_that_hangs_is_named_in_bounded_time(
+    proxy: FaultyProxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(url)
+    monkeypatch.setattr(s3_client, "TIMEOUT_S", 0.05)
+    s3_client._forget_connection()
+    proxy.fault = lambda method, path: "slow"
+    with pytest.raises(StorageUnavailable, match=r"zarr\.json: TimeoutError"):
+        TargetReader(url)
+    s3_client._forget_connection()
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "too short", "gone"])
+def test_damaged_object_is_an_error_with_the_token(proxy: FaultyProxy, url: str, damage: str) -> None:
+    write(url)
+    shard = S3Path.from_url(url) / "scenes" / "scene-0001" / "bev_feats" / "c.0.0.0.0"
+    content = bytearray(shard.read_bytes())
+    if damage == "gone":
+        s3_client.request("DELETE", shard.bucket, shard.key)
+    else:
+        content[5] ^= 1
+        shard.upload(io.BytesIO(content[:-1] if damage == "too short" else content))
+    reader = TargetReader(url)
+    token = reader.sample_tokens[0]
+    with pytest.raises(Corrupt, match=f"sample {token}"):
+        reader[token]
+
+
+def test_nothing_there_and_no_prefix(url: str) -> None:
+    with pytest.raises(StoreNotFound, match="no store at s3://"):
+        TargetReader(url)
+    with pytest.raises(StoreNotFound, match="prefix"):
+        TargetReader("s3://cache")
+
+
+def test_bucket_that_is_not_there_is_named(proxy: FaultyProxy) -> None:
+    with pytest.raises(StorageUnavailable, match="no-such-bucket"):
+        StoreWriter.create("s3://no-such-bucket/teacher.zarr", small_spec())
+
+
+def test_inspection_refuses_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect(["info", "s3://cache/teacher.zarr"]) == 2
+    assert "no object store" in capsys.readouterr().err
+
+
+def test_signature_is_that_of_the_published_example() -> None:
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    signed = authorization(
+        "GET",
+        "/test.txt",
+        "",
+        {
+            "host": "examplebucket.s3.amazonaws.com",
+            "range": "bytes=0-9",
+            "x-amz-content-sha256": empty,
+            "x-amz-date": "20130524T000000Z",
+        },
+        payload_sha256=empty,
+        region="us-east-1",
+        key_id="AKIAIOSFODNN7EXAMPLE",
+        secret="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    )
+    assert signed.endswith("f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41")
