@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         arrays = reader[token]
     except (CacheError, Camera3DError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print("`make clean-demo` removes what an earlier demo left.", file=sys.stderr)
         return 2
     print(summary(report, spec, store))
     print(f"\nsample {token} of {reader.scene_of(token)}, read back by its token:")

@@ -22,7 +22,7 @@ from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
 from camera3d.detectors import Detector, build_detector
 from camera3d.detectors.builder import load_config
-from camera3d.errors import ConfigInvalid
+from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
 from extract.focal_areas import FocalAreas, FocalOptions
@@ -63,10 +63,34 @@ def run_dump(options: DumpOptions) -> tuple[DumpReport, StoreSpec]:
         CacheError, Camera3DError: something the user can put right.
         KeyboardInterrupt: from a signal; the store can be resumed.
     """
-    index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
-    if options.scenes:
-        index = index.select(options.scenes)
+    check_options(options)
+    index = load_or_build_index(
+        options.dataroot,
+        options.version,
+        options.split,
+        scenes=options.scenes,
+        max_gap_s=options.max_gap_s,
+    )
     return dump_index(options, index)
+
+
+def check_options(options: DumpOptions) -> None:
+    """What can be told before the tables are loaded, which takes a minute for the whole dataset.
+
+    Raises:
+        ConfigInvalid: config, device, shard or numbers cannot be.
+        CheckpointMismatch: there is no such checkpoint file.
+    """
+    ImagePipeline.from_config(load_config(options.config).inputs)
+    checked_device(options.device)
+    process_shard(options.shard, os.environ)
+    if options.workers < 0 or (options.threads is not None and options.threads < 1):
+        raise ConfigInvalid(
+            f"--workers {options.workers}, --threads {options.threads}: workers must be 0 or more,"
+            " threads 1 or more"
+        )
+    if options.checkpoint is not None and not Path(options.checkpoint).is_file():
+        raise CheckpointMismatch(f"no checkpoint file {options.checkpoint}")
 
 
 def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, StoreSpec]:

@@ -35,8 +35,8 @@ def sample_chains(
     if gaps:
         raise SceneGap(
             f"the keyframes of these scenes are not one chain at 2 Hz:\n{shown(gaps)}\nUnpack the metadata"
-            " again; or leave the scenes out (name the others, or a splits.json without them); or allow a"
-            f" longer gap than max_gap_s = {max_gap_s:g} seconds."
+            " again; or leave the scenes out (--scenes with the others, or a splits.json without them); or"
+            f" allow a longer gap than max_gap_s = {max_gap_s:g} seconds (--max-gap-s)."
         )
     return chains
 

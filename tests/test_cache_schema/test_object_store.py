@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ HEAD = {"decoder.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
 @pytest.fixture(scope="module")
 def server_port() -> Iterator[int]:
     # A command, not a library: moto and botocore want other versions of what the trainer stands on.
-    command = os.environ.get("MOTO_SERVER") or shutil.which("moto_server")
+    # Beside this Python: an environment that was not activated is not on the PATH.
+    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    command = os.environ.get("MOTO_SERVER") or shutil.which("moto_server", path=places)
     if command is None:
         pytest.skip("moto_server is not installed (pip install 'moto[s3,server]'; or MOTO_SERVER=its path)")
     with socket.socket() as free:

@@ -13,6 +13,7 @@ import torch
 import xarray
 from command_cases import IMAGE_HW, SCENES, write_small_config
 from golden.formula import state_dict
+from nuscenes_tables import edit_table
 
 from cache_schema.reader import TargetReader
 from camera3d.data import ImagePipeline, StreamingFrames, build_index
@@ -162,6 +163,8 @@ FAILURES = {
     "checkpoint": (["--checkpoint", "nowhere.pth"], "no checkpoint file nowhere.pth"),
     "arrays": (["--arrays", "bev,lidar"], "bev, pv, queries"),
     "device": (["--device", "tpu"], "tpu"),
+    "workers": (["--workers", "-1"], "--workers -1"),
+    "threads": (["--threads", "0"], "--threads 0"),
 }
 
 
@@ -177,6 +180,18 @@ def test_failures(case, name, capsys, monkeypatch):
     assert "Traceback" not in printed.err
     assert printed.out == ""
     assert not (case["folder"] / "never.zarr").exists()
+
+
+def test_gap_stops_only_who_asks_for_that_scene(case, tiny_nuscenes, capsys):
+    dataroot = tiny_nuscenes(scenes=SCENES, image_hw=IMAGE_HW)
+    edit_table(dataroot, "scene", lambda rows: rows[0].update(nbr_samples=9))
+    arguments = [*case["arguments"], "--dataroot", str(dataroot), "--split", "mini_train", "--untrained"]
+    assert main([*arguments, "--out", str(case["folder"] / "never.zarr")]) == 2
+    printed = capsys.readouterr().err
+    assert "scene-0061" in printed
+    assert "--scenes" in printed
+    arguments += ["--scenes", "scene-0553", "--out", str(case["folder"] / "whole-scene.zarr")]
+    assert main(arguments) == 0
 
 
 def test_broken_image(case, tiny_nuscenes, capsys):
