@@ -23,14 +23,17 @@ FRAME_STEP_S = 0.5
 EGO_SPEED_M_S = 6.0
 
 
-def generate_frames(root: Path, scenes: Mapping[str, int], seed: int = 0) -> NuScenesIndex:
+def generate_frames(
+    root: Path, scenes: Mapping[str, int], seed: int = 0, image_hw: tuple[int, int] = IMAGE_HW
+) -> NuScenesIndex:
     """Write the images of every frame below `root` and return their index.
 
     Args:
         scenes: name to number of frames.
+        image_hw: of every image, in pixels.
     """
     rng = np.random.default_rng(seed)
-    lidar2img = np.stack([_lidar2img(CAMERA_YAW_DEG[name]) for name in CAMERA_NAMES])
+    lidar2img = np.stack([_lidar2img(CAMERA_YAW_DEG[name], image_hw) for name in CAMERA_NAMES])
     rows: dict[str, list] = {name: [] for name in COLUMNS}
     scene_rows = []
     for number, (name, count) in enumerate(scenes.items()):
@@ -41,11 +44,11 @@ def generate_frames(root: Path, scenes: Mapping[str, int], seed: int = 0) -> NuS
             seconds = step * FRAME_STEP_S
             moved = boxes.copy()
             moved[:, 1] += (boxes[:, 8] - EGO_SPEED_M_S) * seconds
-            paths = _write_images(root, f"{name}-{step}", moved, colours, lidar2img, rng)
+            paths = _write_images(root, f"{name}-{step}", moved, colours, lidar2img, rng, image_hw)
             rows["sample_token"].append(f"{number:016x}{step:016x}")
             rows["timestamp_us"].append(int((number * 1000 + seconds) * 1e6))
             rows["image_paths"].append(paths)
-            rows["image_hw"].append(IMAGE_HW)
+            rows["image_hw"].append(image_hw)
             rows["lidar2img"].append(lidar2img)
             rows["ego_translation"].append((0.0, EGO_SPEED_M_S * seconds, 0.0))
             # The LiDAR's y axis points ahead, and the ego's x axis does: the ego drives along global y.
@@ -69,9 +72,9 @@ def _column(name: str, values: list) -> np.ndarray:
     return np.array(values, dtype=column.dtype).reshape(len(values), *column.row_shape)
 
 
-def _lidar2img(yaw_deg: float) -> np.ndarray:
+def _lidar2img(yaw_deg: float, image_hw: tuple[int, int]) -> np.ndarray:
     """(4, 4) of a camera over the LiDAR that looks `yaw_deg` to the left of straight ahead."""
-    height, width = IMAGE_HW
+    height, width = image_hw
     focal = width / 2 / np.tan(np.radians(35))
     ahead = np.radians(90 + yaw_deg)
     forward = np.array([np.cos(ahead), np.sin(ahead), 0.0])
@@ -103,8 +106,9 @@ def _write_images(
     colours: np.ndarray,
     lidar2img: np.ndarray,
     rng: np.random.Generator,
+    image_hw: tuple[int, int],
 ) -> list[str]:
-    height, width = IMAGE_HW
+    height, width = image_hw
     paths = []
     far_to_near = np.argsort(-np.linalg.norm(boxes[:, :2], axis=1))
     for camera, matrix in zip(CAMERA_NAMES, lidar2img, strict=True):
