@@ -108,6 +108,9 @@ def main(argv: list[str] | None = None) -> int:
     overhead = statistics.median(overheads)
     spread = max(max(times) / min(times) - 1 for times in (bare, dumped))
     verdict = "met" if overhead <= TARGET else "missed"
+    if spread > TARGET:
+        verdict = "not decided, the machine was not quiet enough"
+    outside = statistics.median(own / forward - 1 for own, forward in zip(dumped, inside, strict=True))
     body = [
         f"{Path(args.config).stem}, {args.frames} frames a scene, {spec.bytes_per_sample / 1e6:.1f} MB a"
         f" frame before compression, {threads} threads, {args.workers} processes that read images.",
@@ -116,8 +119,9 @@ def main(argv: list[str] | None = None) -> int:
             rows,
         ),
         f"Median overhead {overhead:+.1%}, target at most {TARGET:.0%}: **{verdict}**. The same loop varies"
-        f" by up to {spread:.1%} between rounds. What a scene costs once, its first images and the last"
-        f" sample's way to the disk, is spread over {args.frames} frames here and over 40 in nuScenes.",
+        f" by up to {spread:.1%} between rounds. Within a dump, what is not"
+        f" spent inside the detector adds {outside:+.1%} to it. What a scene costs once, its first images and"
+        f" the last sample's way to the disk, is spread over {args.frames} frames here, 40 in nuScenes.",
     ]
     publish("dump_overhead", "What a dump costs over the bare forward passes", "\n\n".join(body))
     return 0
