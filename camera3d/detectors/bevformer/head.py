@@ -57,7 +57,9 @@ class BEVFormerHead(nn.Module):
         self.point_cloud_range = point_cloud_range
         self.code_weights = nn.Parameter(torch.tensor(code_weights), requires_grad=False)
         self.positional_encoding = positional_encoding
-        positional_encoding.init_weights()
+        # As released; mmengine's own initialisation does not reach below a plain module.
+        for embedding in (positional_encoding.row_embed, positional_encoding.col_embed):
+            nn.init.uniform_(embedding.weight)
         self.transformer = transformer
         num_layers = len(transformer.decoder.layers)
         # All layers start from the same branch, as released.
