@@ -12,6 +12,7 @@ import torch
 from mmdet.models.layers import LearnedPositionalEncoding
 from torch import Tensor, nn
 
+from camera3d.detectors.bevformer.decoder import CENTER_XYZ
 from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
 from camera3d.detectors.protocol import DetectorOutputs
 
@@ -115,6 +116,6 @@ class BEVFormerHead(nn.Module):
     def _centres_to_metres(self, boxes: Tensor) -> Tensor:
         low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
         scale, offset = torch.ones(10), torch.zeros(10)
-        for axis, place in enumerate((0, 1, 4)):
+        for axis, place in enumerate(CENTER_XYZ):
             scale[place], offset[place] = high[axis] - low[axis], low[axis]
         return boxes * scale.to(boxes) + offset.to(boxes)
