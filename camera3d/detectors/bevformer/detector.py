@@ -16,14 +16,11 @@ from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from camera3d.boxes import decode_official
 from camera3d.detectors.bevformer.builder import build_bevformer_head
 from camera3d.detectors.bevformer.criterion import GroundTruth, SetCriterion
+from camera3d.detectors.bevformer.decode import MAX_DETECTIONS, decode_queries
 from camera3d.detectors.protocol import Detections, DetectorOutputs, FeatureMap
 from camera3d.layers.grid_mask import GridMask
-
-# Boxes whose centre lies outside are dropped when decoding: the range plus ten metres around.
-POST_CENTER_RANGE = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
 
 
 @contextmanager
@@ -61,7 +58,7 @@ class BEVFormer(Base3DDetector):
         class_names: Sequence[str],
         pv_strides: Sequence[int],
         num_cameras: int = 6,
-        max_detections: int = 300,
+        max_detections: int = MAX_DETECTIONS,
         criterion: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -165,17 +162,11 @@ class BEVFormer(Base3DDetector):
         return self.pts_bbox_head.objects(pv_feats, bev_feats)
 
     def decode(self, outputs: DetectorOutputs) -> list[Detections]:
-        """The best of queries × classes of the last layer: a query may be reported under several classes."""
-        detections = []
-        low, high = outputs.query_boxes.new_tensor(POST_CENTER_RANGE).view(2, 3)
-        for logits, boxes in zip(outputs.query_logits[-1], outputs.query_boxes[-1], strict=True):
-            scores = logits.sigmoid().flatten()
-            scores, flat = scores.topk(min(self.max_detections, len(scores)))
-            boxes = decode_official(boxes[flat // logits.shape[-1]])
-            kept = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(-1)
-            labels = flat % logits.shape[-1]
-            detections.append(Detections(boxes=boxes[kept], scores=scores[kept], labels=labels[kept]))
-        return detections
+        """Boxes of the last layer, see `decode_queries`."""
+        return [
+            decode_queries(logits, boxes, max_detections=self.max_detections)
+            for logits, boxes in zip(outputs.query_logits[-1], outputs.query_boxes[-1], strict=True)
+        ]
 
     def history_bev(self, inputs: dict[str, Tensor]) -> Tensor | None:
         """The BEV map of the queue's frames before the last, without gradient, dropout or grid mask."""
