@@ -1,0 +1,117 @@
+"""The results JSON of the official submission format, written sample by sample and read back with checks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.detection.data_classes import DetectionBox
+
+from camera3d.errors import shown
+from camera3d.evaluation.errors import ResultsIncomplete, ResultsInvalid
+from camera3d.evaluation.submission import EVAL_CONFIG
+
+META: Mapping[str, bool] = {
+    "use_camera": True,
+    "use_lidar": False,
+    "use_radar": False,
+    "use_map": False,
+    "use_external": False,
+}
+
+
+def write_results(path: str | Path, samples: Iterable[tuple[str, list[dict]]]) -> Path:
+    """Write a results JSON, whole or not at all; one sample is in memory at a time.
+
+    Args:
+        samples: sample token and boxes of `submission_boxes`, each token once.
+    """
+    with replaced(Path(path)) as file:
+        file.write(f'{{"meta": {json.dumps(META)}, "results": {{')
+        for number, (sample_token, boxes) in enumerate(samples):
+            file.write(",\n" if number else "\n")
+            file.write(f"{json.dumps(sample_token)}: {json.dumps(boxes, allow_nan=False)}")
+        file.write("\n}}\n")
+    return Path(path)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[TextIO]:
+    """A file for writing that takes the place of `path` when the block ends well; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_results(path: str | Path) -> tuple[dict[str, list[dict]], dict]:
+    """Boxes by sample token, and the meta entry, of a results JSON. The boxes are not looked at yet.
+
+    Raises:
+        ResultsInvalid: no such file, not JSON, or without `results` and `meta` objects.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            raw = json.load(file)
+    except FileNotFoundError:
+        raise ResultsInvalid(f"no results JSON {path}") from None
+    except (OSError, ValueError) as error:
+        raise ResultsInvalid(f"{path} is no results JSON: {error}") from error
+    for key in ("results", "meta"):
+        if not isinstance(raw, dict) or not isinstance(raw.get(key), dict):
+            raise ResultsInvalid(
+                f"{path} is not in the official results format: it has no object {key!r}. Write"
+                ' {"meta": {"use_camera": true, …}, "results": {sample_token: [box, …], …}}.'
+            )
+    return raw["results"], raw["meta"]
+
+
+def check_coverage(present: Iterable[str], wanted: Sequence[str], source: str, split: str) -> None:
+    """Raise ResultsIncomplete when samples of the split are absent, with their count and the first tokens.
+
+    Args:
+        source: what is incomplete, for the message, such as a path.
+    """
+    present = set(present)
+    missing = [token for token in wanted if token not in present]
+    if missing:
+        raise ResultsIncomplete(
+            f"{source} lacks {len(missing)} of the {len(wanted)} samples of split {split!r}:\n"
+            f"{shown(missing)}\n"
+            "A score needs every sample of the split. Complete it, or name the split that it was made for."
+        )
+
+
+def eval_boxes(results: dict[str, list[dict]], tokens: Iterable[str], source: str) -> EvalBoxes:
+    """The devkit's boxes of these samples. Takes them out of `results`, so that both never lie in memory.
+
+    Raises:
+        ResultsInvalid: too many boxes, a box without a field, of an unknown class or attribute, with a number
+            that is none, or filed under another sample.
+    """
+    boxes = EvalBoxes()
+    for token in tokens:
+        raw = results.pop(token)
+        try:
+            found = [DetectionBox.deserialize(box) for box in raw]
+        except KeyError as error:
+            raise ResultsInvalid(f"{source}, sample {token}: a box has no field {error}") from error
+        except (AssertionError, TypeError, ValueError) as error:
+            raise ResultsInvalid(f"{source}, sample {token}: {str(error).removeprefix('Error: ')}") from error
+        if len(found) > EVAL_CONFIG.max_boxes_per_sample:
+            limit = EVAL_CONFIG.max_boxes_per_sample
+            raise ResultsInvalid(f"{source}, sample {token}: {len(found)} boxes; {limit} are allowed")
+        strays = sorted({box.sample_token for box in found} - {token})
+        if strays:
+            raise ResultsInvalid(f"{source}, sample {token}: a box says it is of sample {strays[0]}")
+        boxes.add_boxes(token, found)
+    return boxes
