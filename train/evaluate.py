@@ -1,0 +1,72 @@
+"""Score a detector on a nuScenes split with the official evaluation: NDS, mAP and the true-positive errors.
+
+Example:
+    python train/evaluate.py configs/student/bevformer_small.py --checkpoint student/last.pth \\
+        --dataroot data/nuscenes --version v1.0-trainval --split val --device cuda --out student/val
+
+The teacher's own score, replayed from the query predictions in its store; and that of a results JSON:
+    python train/evaluate.py --from-cache teacher.zarr --dataroot data/nuscenes --version v1.0-trainval --split val
+    python train/evaluate.py --results results_nusc.json --dataroot data/nuscenes --version v1.0-mini --split mini_val
+
+Several GPUs share the scenes:
+    torchrun --nproc-per-node 8 train/evaluate.py …
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "config", nargs="?", help="config of a detector, e.g. configs/student/bevformer_small.py"
+    )
+    parser.add_argument("--checkpoint", help="its weights, loaded strictly")
+    parser.add_argument("--from-cache", metavar="STORE", help="evaluate the teacher that dumped this store")
+    parser.add_argument("--results", metavar="FILE", help="score a results JSON in the official format")
+    parser.add_argument(
+        "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
+    )
+    parser.add_argument(
+        "--version", required=True, help="nuScenes version: v1.0-mini, v1.0-trainval, v1.0-test"
+    )
+    parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
+    parser.add_argument(
+        "--out", metavar="DIR", help="leave results_nusc.json, metrics.json and metrics_summary.json here"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
+    parser.add_argument(
+        "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    # After parsing: these imports take seconds, and --help should not.
+    from cache_schema.errors import CacheError
+    from camera3d.errors import Camera3DError
+    from train.evaluation_run import EvaluationOptions, is_first_process, run_evaluation
+
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+    try:
+        metrics = run_evaluation(EvaluationOptions(**vars(args)))
+    except (CacheError, Camera3DError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was scored", file=sys.stderr)  # noqa: T201
+        return 130
+    if is_first_process():
+        print(metrics.table())  # noqa: T201  the result
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""From the options of an evaluation to its metrics: check everything that is quick, then load and run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from cache_schema.reader import TargetReader
+from camera3d.checkpoint import load_official
+from camera3d.data import ImagePipeline, load_or_build_index
+from camera3d.data.devkit import check_dataroot, open_nuscenes
+from camera3d.data.splits import check_split
+from camera3d.detectors import build_detector
+from camera3d.detectors.builder import load_config
+from camera3d.errors import ConfigInvalid
+from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
+from camera3d.evaluation.results_file import check_coverage
+from camera3d.evaluation.score import split_tokens
+from camera3d.evaluation.submission import check_class_names
+from train.cached_predictions import cached_detections, check_replayable
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What the command line says. One of `config` with `checkpoint`, `from_cache` and `results` is given."""
+
+    dataroot: str
+    version: str
+    split: str
+    config: str | None = None
+    checkpoint: str | None = None
+    from_cache: str | None = None
+    results: str | None = None
+    out: str | None = None
+    device: str = "cpu"
+    workers: int = 2
+    max_gap_s: float = 0.9
+
+
+def run_evaluation(options: EvaluationOptions) -> Metrics:
+    """The metrics of what the options name; under torchrun the same in every process.
+
+    Raises:
+        CacheError, Camera3DError: something the user can put right.
+    """
+    check_options(options)
+    check_dataroot(options.dataroot, options.version)
+    check_split(options.dataroot, options.version, options.split)
+    if options.results is not None:
+        return score(options.results, options.dataroot, options.version, options.split, options.out)
+    if options.from_cache is not None:
+        return evaluate_cache(options)
+    return evaluate_checkpoint(options)
+
+
+def check_options(options: EvaluationOptions) -> None:
+    """Raise ConfigInvalid when the options do not name one thing to evaluate, or cannot work."""
+    sources = (options.checkpoint, options.from_cache, options.results)
+    if sum(source is not None for source in sources) != 1 or (options.config is None) != (
+        options.checkpoint is None
+    ):
+        raise ConfigInvalid(
+            "name one thing to evaluate: a config with --checkpoint, or --from-cache STORE, or --results FILE"
+        )
+    if options.workers < 0:
+        raise ConfigInvalid(f"--workers {options.workers}: must be 0 or more")
+    if options.checkpoint is None and _world_size() > 1:
+        raise ConfigInvalid("only a checkpoint is evaluated by several processes; start this one with python")
+
+
+def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
+    """Predict with a plain detector, strictly loaded, and score."""
+    device = checked_device(options.device)
+    config = load_config(options.config)
+    pipeline = ImagePipeline.from_config(config.inputs)
+    detector = build_detector(config)
+    load_official(detector, options.checkpoint)
+    index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
+    with process_group():
+        return evaluate_detector(
+            detector,
+            index,
+            pipeline,
+            options.dataroot,
+            version=options.version,
+            split=options.split,
+            out_dir=options.out,
+            device=device,
+            workers=options.workers,
+        )
+
+
+def evaluate_cache(options: EvaluationOptions) -> Metrics:
+    """Score what the teacher of a store detected.
+
+    Raises ResultsIncomplete when the store lacks samples of the split, with their count and the first tokens.
+    """
+    reader = TargetReader(options.from_cache)
+    check_replayable(reader)
+    class_names = reader.spec.outputs.class_names
+    check_class_names(class_names)
+    nusc = open_nuscenes(options.dataroot, options.version)
+    tokens = split_tokens(nusc, options.split)
+    check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", options.split)
+    return evaluate_detections(
+        cached_detections(reader, tqdm(tokens, unit="sample", desc="replay")),
+        class_names,
+        options.dataroot,
+        version=options.version,
+        split=options.split,
+        out_dir=options.out,
+        nusc=nusc,
+    )
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """The processes that torchrun started, if it did."""
+    if _world_size() == 1:
+        yield
+        return
+    dist.init_process_group("gloo")  # only detections and metrics travel
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def checked_device(name: str) -> torch.device:
+    """The device of that name; "cuda" is the GPU that belongs to this process of torchrun.
+
+    Raises ConfigInvalid when this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigInvalid(f"--device {name}: {error}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigInvalid(f"--device {name}: choose cpu or cuda")
+    if device.type == "cuda":
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if device.index >= torch.cuda.device_count():
+            raise ConfigInvalid(
+                f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices;"
+                " use --device cpu, or start at most one process for each"
+            )
+        torch.cuda.set_device(device)
+    return device
+
+
+def is_first_process() -> bool:
+    """Whether this process prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
