@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointMismatch(f"no checkpoint file {path}")
     try:
         # Checkpoints carry numpy scalars and mmengine's own types in their training log.
-        with torch.serialization.safe_globals(_harmless_globals()):
+        with harmless_globals():
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
         raise CheckpointMismatch(
@@ -94,13 +95,13 @@ def _statistic_of_history_buffer(owner: object, name: str) -> object:
     return getattr(owner, name)
 
 
-def _harmless_globals() -> list[object]:
-    """What mmcv 1.x and mmengine write into checkpoints besides tensors."""
+def harmless_globals() -> AbstractContextManager:
+    """A context in which torch loads, with weights_only, what mmcv 1.x and mmengine write besides tensors."""
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32)]
-    return [
+    allowed = [
         HistoryBuffer,
         (_statistic_of_history_buffer, "builtins.getattr"),
         np.dtype,
@@ -109,3 +110,4 @@ def _harmless_globals() -> list[object]:
         np.core.multiarray._reconstruct,
         *dtypes,
     ]
+    return torch.serialization.safe_globals(allowed)

@@ -6,7 +6,7 @@ Source: BEVFormer's nuscenes_dataset.py (prepare_train_data, union2one), ObjectR
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from camera3d.data.index import Frame, NuScenesIndex
 from camera3d.errors import ConfigInvalid
 
 MAX_REDRAWS = 10_000
+INPUT_NAMES = ("images", "lidar2img", "can_bus", "has_prev")
 
 
 class NuScenesQueueDataset(Dataset):
@@ -43,6 +44,8 @@ class NuScenesQueueDataset(Dataset):
         distort: photometric distortion, drawn anew for each image of each frame.
         filter_empty_gt: replace a queue with a frame without ground truth by a random other one.
         seed: with the epoch and the row it fixes every draw, whatever the number of workers.
+        transforms: applied to every item in turn, in the data worker; what they add under other names than an
+            item's own is collated into `extras`.
 
     Raises ConfigInvalid for values that cannot work, or when no queue with ground truth can be had.
     """
@@ -59,8 +62,10 @@ class NuScenesQueueDataset(Dataset):
         distort: bool = True,
         filter_empty_gt: bool = True,
         seed: int = 0,
+        transforms: Sequence[Callable[[dict[str, object]], dict[str, object]]] = (),
     ):
         self.index, self.pipeline, self.dataroot = index, pipeline, Path(dataroot)
+        self.transforms = tuple(transforms)
         self.point_cloud_range = tuple(float(edge) for edge in point_cloud_range)
         self.class_names = tuple(class_names) if class_names is not None else index.class_names
         self.queue_length, self.distort, self.seed = queue_length, distort, seed
@@ -111,13 +116,16 @@ class NuScenesQueueDataset(Dataset):
             can_bus.append(relative_can_bus(frame, previous))
             has_prev.append(previous is not None)
             previous = frame
-        return {
+        item: dict[str, object] = {
             "images": torch.from_numpy(np.stack(images)),
             "lidar2img": torch.from_numpy(np.stack(lidar2img).astype(np.float32)),
             "can_bus": torch.from_numpy(np.stack(can_bus).astype(np.float32)),
             "has_prev": torch.tensor(has_prev),
             "data_samples": self.data_sample(rows[-1]),
         }
+        for transform in self.transforms:
+            item = transform(item)
+        return item
 
     def data_sample(self, row: int) -> Det3DDataSample:
         """What is known about frame `row` and its filtered ground truth; reads no image."""
@@ -178,9 +186,14 @@ class NuScenesQueueDataset(Dataset):
 
 
 def collate_queue(batch: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Items of NuScenesQueueDataset to one batch: stacked tensors in `inputs`, `data_samples` as a list."""
-    inputs: dict[str, Tensor] = {
-        name: torch.stack([item[name] for item in batch])
-        for name in ("images", "lidar2img", "can_bus", "has_prev")
-    }
-    return {"inputs": inputs, "data_samples": [item["data_samples"] for item in batch]}
+    """Items of NuScenesQueueDataset to one batch.
+
+    Returns `inputs` with stacked tensors, `data_samples` as a list and, when transforms added something,
+    `extras`: by name a list with one entry a sample, since what they add may be as long as it likes.
+    """
+    inputs: dict[str, Tensor] = {name: torch.stack([item[name] for item in batch]) for name in INPUT_NAMES}
+    collated = {"inputs": inputs, "data_samples": [item["data_samples"] for item in batch]}
+    extras = [name for name in batch[0] if name not in (*INPUT_NAMES, "data_samples")]
+    if extras:
+        collated["extras"] = {name: [item[name] for item in batch] for name in extras}
+    return collated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import mmdet.models  # noqa: F401  registers mmdet's backbones and necks
@@ -50,4 +51,5 @@ def build_detector(config: str | Path | Config) -> Detector:
         raise ConfigInvalid(
             f"config {config.filename or ''}: model.type {kind!r} is not a registered detector"
         )
-    return MODELS.build(config.model).eval()
+    # A copy: mmdet's parts take entries out of what they are built from, and a config is what stores keep.
+    return MODELS.build(copy.deepcopy(config.model)).eval()

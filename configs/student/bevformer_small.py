@@ -1,5 +1,5 @@
 """BEVFormer-Small as FocalDistiller trains it: half-size images, FPN on four stages, 100×100 BEV, 3 layers."""
-_base_ = '../_base_/bevformer.py'
+_base_ = ['../_base_/bevformer.py', '../_base_/schedule_24ep.py']
 
 model = dict(
     img_backbone=dict(out_indices=(0, 1, 2, 3), frozen_stages=0),

@@ -1,5 +1,5 @@
 """BEVFormer-Tiny: ResNet-50 without deformable convolution, one image level, 50×50 BEV, 3 layers."""
-_base_ = '../_base_/bevformer.py'
+_base_ = ['../_base_/bevformer.py', '../_base_/schedule_24ep.py']
 
 model = dict(
     img_backbone=dict(
@@ -20,3 +20,5 @@ inputs = dict(
     mean=(123.675, 116.28, 103.53),
     std=(58.395, 57.12, 57.375),
     to_rgb=True)
+
+queue_length = 3

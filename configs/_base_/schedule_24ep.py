@@ -1,0 +1,20 @@
+"""The published training of BEVFormer and FocalDistiller: 24 epochs, one sample a GPU, eight GPUs."""
+queue_length = 4
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01),
+    paramwise_cfg=dict(custom_keys={'img_backbone': dict(lr_mult=0.1)}),
+    clip_grad=dict(max_norm=35, norm_type=2),
+    accumulative_counts=1)
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=500),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, eta_min_ratio=1e-3)]
+
+train_cfg = dict(max_epochs=24, val_interval=24)
+train_dataloader = dict(batch_size=1, num_workers=4)
+
+amp = None  # 'fp16' or 'bf16'
+checkpoint_interval = 1000  # steps
+log_interval = 50  # steps

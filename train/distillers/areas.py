@@ -1,0 +1,110 @@
+"""Where the losses of a step look: instance areas on BEV and image maps, and the ground-truth heatmap.
+
+Shapes: B batch, N cameras, H W cells of the BEV map, h w cells of an image level, n boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from camera3d.instance_areas import bev_area, pv_areas
+from train.losses import gaussian_heatmap, resize_heatmap
+
+
+@dataclass(frozen=True, kw_only=True)
+class AreaOptions:
+    """What counts as an instance. docs/decisions/0004 has the reasons.
+
+    Attributes:
+        ground_truth, queries: whether annotated boxes and the teacher's confident boxes make areas.
+        min_score: least class probability of a confident query.
+        at_most: confident queries of a sample, the best ones.
+        bev_margin_cells, pv_margin_cells: by how many cells an area is pushed out.
+    """
+
+    ground_truth: bool = True
+    queries: bool = True
+    min_score: float = 0.1
+    at_most: int = 300
+    bev_margin_cells: float = 1.0
+    pv_margin_cells: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapGeometry:
+    """What the maps cover.
+
+    Attributes:
+        xy_range_m: lowest x and y, highest x and y of the BEV map.
+        bev_hw: cells of the teacher's BEV map along y and x.
+        pv_hws: cells of each compared image level.
+        pv_strides: the student's input pixels a cell, of each compared level.
+    """
+
+    xy_range_m: tuple[float, float, float, float]
+    bev_hw: tuple[int, int]
+    pv_hws: tuple[tuple[int, int], ...]
+    pv_strides: tuple[float, ...]
+
+
+def instance_boxes(
+    ground_truth: Sequence[Tensor],
+    teacher_boxes: Tensor | None,
+    confidence_BQ: Tensor | None,
+    options: AreaOptions,
+) -> list[Tensor]:
+    """For each sample the (n, 7) boxes whose areas count, ground truth first.
+
+    Args:
+        ground_truth: for each sample (n, 9) in our convention.
+        teacher_boxes: (B, Q, 9), None when the areas do not come from queries.
+    """
+    boxes = [truth[:, :7] if options.ground_truth else truth[:0, :7] for truth in ground_truth]
+    if teacher_boxes is None or confidence_BQ is None or not options.queries:
+        return boxes
+    return [
+        torch.cat((own, found[score > 0, :7].to(own)))
+        for own, found, score in zip(boxes, teacher_boxes, confidence_BQ, strict=True)
+    ]
+
+
+def bev_areas(boxes: Sequence[Tensor], geometry: MapGeometry, options: AreaOptions) -> Tensor:
+    """(B, H, W) bool."""
+    return torch.stack(
+        [
+            bev_area(
+                own,
+                map_hw=geometry.bev_hw,
+                xy_range_m=geometry.xy_range_m,
+                margin_cells=options.bev_margin_cells,
+            )
+            for own in boxes
+        ]
+    )
+
+
+def image_areas(
+    boxes: Sequence[Tensor], lidar2img: Tensor, geometry: MapGeometry, options: AreaOptions
+) -> list[Tensor]:
+    """For each level (B, N, h, w) bool; lidar2img (B, N, 4, 4) of the student's input."""
+    per_sample = [
+        pv_areas(
+            own,
+            lidar2img=matrices,
+            map_hws=geometry.pv_hws,
+            strides=geometry.pv_strides,
+            margin_cells=options.pv_margin_cells,
+        )
+        for own, matrices in zip(boxes, lidar2img, strict=True)
+    ]
+    return [torch.stack(level) for level in zip(*per_sample, strict=True)]
+
+
+def heatmaps(ground_truth: Sequence[Tensor], geometry: MapGeometry) -> Tensor:
+    """(B, H, W) of the annotated boxes, drawn and resized as the released HeatmapDistiller does."""
+    drawn = [gaussian_heatmap(boxes, xy_range_m=geometry.xy_range_m) for boxes in ground_truth]
+    return resize_heatmap(torch.stack(drawn), geometry.bev_hw)

@@ -1,0 +1,126 @@
+"""The student, the parts that only training needs, and the sum of losses that mmengine drives.
+
+Shapes: B batch, N cameras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from camera3d.detectors.bevformer.detector import BEVFormer, ground_truth
+from camera3d.detectors.protocol import DetectorOutputs
+from train.distillers.areas import AreaOptions, MapGeometry
+from train.distillers.step import DistillationStep
+from train.losses import MaskedGenerator
+from train.targets import TeacherTargets
+
+
+class TargetSource(Protocol):
+    """Where the teacher's outputs of a batch come from: a store, or the teacher itself."""
+
+    def targets(
+        self,
+        inputs: Mapping[str, Tensor],
+        data_samples: list[Det3DDataSample],
+        extras: Mapping[str, list],
+    ) -> TeacherTargets:
+        """Targets of the last frame of each queue, on the device of `inputs`."""
+
+
+class Distiller(BaseModel):
+    """`L = L_detection(student) + distillation terms`.
+
+    Only `student` is exported: restoring layers, generators and the teacher's projections end with the
+    training.
+
+    Args:
+        student: a detector whose `encode_queue` gives the outputs of a queue's last frame.
+        terms: by name, see train/distillers/terms.py.
+        restore: lifts the student's BEV map to the teacher's size.
+        bev_generator: None when no term reads a generated map.
+        source: of the targets. No part of the model: it is not trained, not saved and not moved.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: BEVFormer,
+        terms: Mapping[str, nn.Module],
+        restore: nn.Module,
+        bev_generator: MaskedGenerator | None,
+        geometry: MapGeometry,
+        areas: AreaOptions,
+        source: TargetSource,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.terms = nn.ModuleDict(terms)
+        self.restore = restore
+        self.bev_generator = bev_generator
+        self.geometry, self.areas = geometry, areas
+        # Wrapped, so that nn.Module does not adopt a live teacher's weights.
+        self._source = (source,)
+
+    @property
+    def source(self) -> TargetSource:
+        """Where the targets come from."""
+        return self._source[0]
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        data_samples: list[Det3DDataSample],
+        extras: Mapping[str, list] | None = None,
+        mode: str = "loss",
+    ) -> dict[str, Tensor] | list[Det3DDataSample] | DetectorOutputs:
+        """mmengine's entry: `loss` gives the named losses, other modes are the student's."""
+        if mode != "loss":
+            return self.student(inputs, data_samples, mode=mode)
+        outputs = self.student.encode_queue(inputs)
+        losses = self.detection_losses(outputs, data_samples)
+        targets = self.source.targets(inputs, data_samples, extras or {})
+        return losses | self.distillation_losses(outputs, targets, inputs, data_samples)
+
+    def detection_losses(
+        self, outputs: DetectorOutputs, data_samples: list[Det3DDataSample]
+    ) -> dict[str, Tensor]:
+        """The student's own losses against the ground truth."""
+        student = self.student
+        return student.criterion(outputs, ground_truth(data_samples), student.pts_bbox_head.code_weights)
+
+    def distillation_losses(
+        self,
+        outputs: DetectorOutputs,
+        targets: TeacherTargets,
+        inputs: Mapping[str, Tensor],
+        data_samples: list[Det3DDataSample],
+    ) -> dict[str, Tensor]:
+        """The losses of all terms, by name."""
+        step = DistillationStep(
+            student=outputs,
+            teacher=targets,
+            ground_truth=[truth.boxes for truth in ground_truth(data_samples)],
+            lidar2img=inputs["lidar2img"][:, -1],
+            geometry=self.geometry,
+            areas=self.areas,
+            restore=self.restore,
+            bev_generator=self.bev_generator,
+        )
+        losses: dict[str, Tensor] = {}
+        for term in self.terms.values():
+            losses |= term(step)
+        return losses
+
+    def init_weights(self) -> None:
+        """Nothing: the builder has done it, and the student may hold loaded weights."""
+
+    @torch.no_grad()
+    def student_state_dict(self) -> dict[str, Tensor]:
+        """The plain student's weights, as its own checkpoint holds them."""
+        return {key: value.detach().cpu() for key, value in self.student.state_dict().items()}

@@ -1,0 +1,88 @@
+"""What the terms of one training step look at, each thing made once and only if a term asks for it.
+
+Shapes: B batch, N cameras, C channels, H W cells of the teacher's BEV map, h w cells of an image level,
+Q object queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from camera3d.detectors.protocol import DetectorOutputs
+from train.distillers.areas import AreaOptions, MapGeometry, bev_areas, heatmaps, image_areas, instance_boxes
+from train.losses import MaskedGenerator
+from train.targets import TeacherTargets
+
+
+class DistillationStep:
+    """One batch: the student's outputs, the teacher's, and where to compare them.
+
+    Args:
+        student: outputs of the last frame of each queue.
+        teacher: targets of the same frames.
+        ground_truth: for each sample (n, 9) boxes in our convention.
+        lidar2img: (B, N, 4, 4), LiDAR metres to pixels of the student's input.
+        restore: lifts the student's BEV map to the teacher's size.
+        bev_generator: None when no term reads a generated map.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: DetectorOutputs,
+        teacher: TeacherTargets,
+        ground_truth: Sequence[Tensor],
+        lidar2img: Tensor,
+        geometry: MapGeometry,
+        areas: AreaOptions,
+        restore: nn.Module,
+        bev_generator: MaskedGenerator | None,
+    ) -> None:
+        self.student, self.teacher = student, teacher
+        self._ground_truth, self._lidar2img = ground_truth, lidar2img
+        self._geometry, self._areas = geometry, areas
+        self._restore, self._bev_generator = restore, bev_generator
+
+    @cached_property
+    def restored_bev(self) -> Tensor:
+        """(B, C, H, W): the student's BEV map at the teacher's size."""
+        return self._restore(self.student.bev_feats)
+
+    @cached_property
+    def generated_bev(self) -> Tensor:
+        """(B, C, H, W): the restored map, masked inside the areas and generated again."""
+        return self._bev_generator(self.restored_bev, self.bev_area)
+
+    @cached_property
+    def teacher_bev(self) -> Tensor:
+        """(B, C, H, W)."""
+        return self.teacher.map("bev_feats")
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """(B, Q), zero for queries that are not confident."""
+        return self.teacher.confidence(min_score=self._areas.min_score, at_most=self._areas.at_most)
+
+    @cached_property
+    def bev_area(self) -> Tensor:
+        """(B, H, W) bool."""
+        return bev_areas(self._instance_boxes, self._geometry, self._areas)
+
+    @cached_property
+    def pv_areas(self) -> list[Tensor]:
+        """For each compared level (B, N, h, w) bool."""
+        return image_areas(self._instance_boxes, self._lidar2img, self._geometry, self._areas)
+
+    @cached_property
+    def heatmap(self) -> Tensor:
+        """(B, H, W) in [0, 1]."""
+        return heatmaps(self._ground_truth, self._geometry)
+
+    @cached_property
+    def _instance_boxes(self) -> list[Tensor]:
+        if not self._areas.queries:
+            return instance_boxes(self._ground_truth, None, None, self._areas)
+        return instance_boxes(self._ground_truth, self.teacher.boxes(), self.confidence, self._areas)

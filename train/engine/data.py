@@ -1,0 +1,87 @@
+"""Datasets and loaders of a training: queues of frames with ground truth, and frames to evaluate on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size
+from torch.utils.data import DataLoader
+
+from camera3d.data import (
+    ImagePipeline,
+    NuScenesIndex,
+    NuScenesQueueDataset,
+    StreamingFrames,
+    collate_queue,
+)
+from camera3d.data.splits import fitting_splits
+from camera3d.errors import SplitMismatch
+from train.engine.sampler import ResumableSampler
+
+
+def default_splits(dataroot: str | Path, version: str) -> tuple[str, str]:
+    """The splits of a version that are meant for training and for validation.
+
+    Raises SplitMismatch when it has no such pair, so that they must be named.
+    """
+    splits = fitting_splits(dataroot, version)
+    pair = tuple(next((s for s in splits if s.endswith(end)), None) for end in ("train", "val"))
+    if None in pair:
+        raise SplitMismatch(
+            f"{version} has no pair of splits that end with train and val, but"
+            f" {', '.join(splits) or 'none'}. Name them with --split and --val-split."
+        )
+    return pair
+
+
+def train_loader(
+    config: Config,
+    index: NuScenesIndex,
+    dataroot: str | Path,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    transforms: Sequence[Callable] = (),
+) -> DataLoader:
+    """Shuffled queues; see NuScenesQueueDataset and ResumableSampler."""
+    dataset = NuScenesQueueDataset(
+        index,
+        ImagePipeline.from_config(config.inputs),
+        dataroot,
+        point_cloud_range=config.model.point_cloud_range,
+        class_names=config.model.class_names,
+        queue_length=config.get("queue_length", 4),
+        distort=config.get("distort", True),
+        seed=seed,
+        transforms=transforms,
+    )
+    sampler = ResumableSampler(len(dataset), seed=seed, rank=get_rank(), world=get_world_size())
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate_queue,
+        pin_memory=torch.cuda.is_available(),
+        # The reader's checksums and open files live as long as its worker.
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def val_loader(config: Config, index: NuScenesIndex, dataroot: str | Path) -> DataLoader:
+    """Only carries the frames to NuScenesValLoop, which streams them scene by scene."""
+    frames = StreamingFrames(index, ImagePipeline.from_config(config.inputs), dataroot)
+    return DataLoader(frames, batch_size=None)
+
+
+def _one_thread(worker: int) -> None:
+    # Workers share the cores with the training and with each other.
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

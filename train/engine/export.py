@@ -1,0 +1,35 @@
+"""The plain student out of whatever was trained around it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from camera3d.detectors.bevformer.detector import BEVFormer
+from train.distillers import Distiller
+
+
+def plain_detector(model: nn.Module) -> BEVFormer:
+    """The detector inside a distiller, a data-parallel wrapper, or both."""
+    inner = model.module if is_model_wrapper(model) else model
+    return inner.student if isinstance(inner, Distiller) else inner
+
+
+def export(detector: BEVFormer, path: Path) -> None:
+    """Write the detector's weights, and nothing else, for `evaluate.py` and for anybody's strict loading."""
+    weights = {key: value.detach().cpu() for key, value in detector.state_dict().items()}
+    replace_with(path, lambda temporary: torch.save({"state_dict": weights}, temporary))
+
+
+def replace_with(path: Path, write: object) -> None:
+    """Call `write(temporary path)`, then rename: nothing half-written under the final name."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

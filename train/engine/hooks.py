@@ -1,0 +1,65 @@
+"""Hooks that mmengine lacks: draws that a resumed run repeats, and exported students."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from train.engine.export import export, plain_detector
+
+
+@HOOKS.register_module()
+class SeedEachStep(Hook):
+    """Seed dropout, grid mask and feature masks by run seed, step and rank.
+
+    A run that was killed and resumed then draws what it would have drawn, and no random state of any rank
+    has to be saved.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: object = None) -> None:
+        """Called by mmengine before each step."""
+        words = np.random.SeedSequence([self.seed, runner.iter, get_rank()]).generate_state(1)
+        seed = int(words[0])
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  the grid mask draws from numpy's global generator
+        torch.manual_seed(seed)
+
+
+@HOOKS.register_module()
+class ExportStudent(Hook):
+    """Keep `last.pth` and, by NDS, `best.pth` as plain detectors beside the checkpoints to resume from."""
+
+    priority = "LOWEST"
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """`last.pth` with every checkpoint and at the end."""
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            self._export(runner, "last.pth")
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        """`best.pth` when no evaluation before was better; a resumed run knows the best so far."""
+        hub = runner.message_hub
+        if metrics and metrics["NDS"] > hub.runtime_info.get("best_nds", -1.0):
+            hub.update_info("best_nds", metrics["NDS"])
+            self._export(runner, "best.pth")
+
+    @staticmethod
+    def _export(runner, name: str) -> None:
+        if is_main_process():
+            export(plain_detector(runner.model), Path(runner.work_dir) / name)

@@ -1,0 +1,41 @@
+"""Mixed precision where mmengine's own wrapper does not go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+from camera3d.errors import ConfigInvalid
+
+AMP_DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+@OPTIM_WRAPPERS.register_module()
+class CpuAutocastOptimWrapper(OptimWrapper):
+    """bfloat16 on a CPU, which needs no loss scaling."""
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast around the forward pass."""
+        with super().optim_context(model), torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+
+
+def with_amp(optim_wrapper: Config, amp: str | None, device: torch.device) -> dict:
+    """The config of an optimiser wrapper in the wanted precision: None, "fp16" or "bf16"."""
+    wrapper = dict(optim_wrapper)
+    if amp is None:
+        return wrapper
+    if amp not in AMP_DTYPES:
+        raise ConfigInvalid(f"amp: expected fp16, bf16 or None, got {amp!r}")
+    if device.type == "cuda":
+        return wrapper | {"type": "AmpOptimWrapper", "dtype": AMP_DTYPES[amp]}
+    if amp != "bf16":
+        raise ConfigInvalid(f"amp={amp!r} needs a GPU; on a CPU take bf16 or none")
+    return wrapper | {"type": "CpuAutocastOptimWrapper"}

@@ -1,0 +1,107 @@
+"""What a training is asked to do, and the command-line arguments that both training commands share."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+
+from camera3d.detectors.builder import load_config
+from camera3d.errors import ConfigInvalid
+
+NO_SPLIT = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """One training.
+
+    Attributes:
+        split, val_split: None takes the version's own pair; `val_split` "none" leaves evaluation out.
+        init_from: checkpoint whose fitting weights the detector starts from.
+        workers, batch_size: for each process; None takes the config's.
+    """
+
+    config: str
+    dataroot: str
+    version: str
+    work_dir: str
+    split: str | None = None
+    val_split: str | None = None
+    init_from: str | None = None
+    resume: bool = False
+    seed: int = 0
+    workers: int | None = None
+    batch_size: int | None = None
+    cfg_options: dict[str, object] = field(default_factory=dict)
+
+    def load_config(self) -> Config:
+        """The config with `--cfg-options` merged in. Raises ConfigInvalid."""
+        config = load_config(self.config)
+        try:
+            config.merge_from_dict(self.cfg_options)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ConfigInvalid(
+                f"--cfg-options {self.cfg_options} does not fit {self.config}: {error}"
+            ) from error
+        return config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every training command, but for the config."""
+    parser.add_argument(
+        "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
+    )
+    parser.add_argument("--version", required=True, help="v1.0-mini, v1.0-trainval, or any folder of tables")
+    parser.add_argument("--work-dir", required=True, help="for checkpoints, logs, last.pth and best.pth")
+    parser.add_argument("--split", help="frames to train on (default: the version's own, such as train)")
+    parser.add_argument(
+        "--val-split", help=f"frames to evaluate on (default: the version's own; {NO_SPLIT}: no evaluation)"
+    )
+    parser.add_argument(
+        "--init-from", metavar="FILE", help="checkpoint to start from: every weight that fits"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint in the work folder, if any"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument(
+        "--batch-size", type=int, help="samples a process and step (default: the config's, 1)"
+    )
+    parser.add_argument("--workers", type=int, help="processes that load data (default: the config's, 4)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override config entries, e.g. train_cfg.max_epochs=12 amp=bf16",
+    )
+
+
+def parsed_options(pairs: list[str]) -> dict[str, object]:
+    """`KEY=VALUE` to a dict; values are Python literals or else text. Raises ConfigInvalid."""
+    options: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigInvalid(f"--cfg-options {pair}: expected KEY=VALUE, such as train_cfg.max_epochs=12")
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key] = text
+    return options
+
+
+def options_of(args: argparse.Namespace) -> TrainOptions:
+    """From parsed arguments; those of a single command are left to it. Raises ConfigInvalid."""
+    given = {name: value for name, value in vars(args).items() if name in TrainOptions.__dataclass_fields__}
+    given["cfg_options"] = parsed_options(args.cfg_options)
+    for name in ("batch_size", "workers"):
+        least = 1 if name == "batch_size" else 0
+        if given[name] is not None and given[name] < least:
+            raise ConfigInvalid(f"--{name.replace('_', '-')} {given[name]}: expected {least} or more")
+    given["work_dir"] = str(Path(args.work_dir))
+    return TrainOptions(**given)

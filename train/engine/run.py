@@ -1,0 +1,228 @@
+"""The two trainings: a detector alone, and a student with a teacher's targets."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
+from torch import nn
+
+from cache_schema.reader import TargetReader
+from camera3d.checkpoint import load_official, read_state_dict
+from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames, load_or_build_index
+from camera3d.detectors.bevformer.detector import BEVFormer
+from camera3d.detectors.builder import build_detector, load_config
+from camera3d.errors import CheckpointMismatch, ConfigInvalid
+from train.distillers import build_distiller
+from train.distillers.builder import DistillerConfig, level_pairs
+from train.engine.data import default_splits, train_loader, val_loader
+from train.engine.devices import process_group
+from train.engine.options import NO_SPLIT, TrainOptions
+from train.engine.runner import build_runner
+from train.targets import CachedTargets, TargetLayout, check_store
+from train.targets.checks import covered, expectation, teacher_config_path
+from train.targets.description import TeacherDescription
+from train.teachers import CacheSource, DistortedLiveSource, LiveSource
+
+SOURCES = ("cache", "live", "live_fd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(TrainOptions):
+    """One distillation.
+
+    Attributes:
+        cache: the store; needed when `teacher_source` is `cache`.
+        teacher_source: cache, live or live_fd.
+        teacher_checkpoint: weights of a live teacher; with a cache, what the store must have been made of.
+        allow_partial: train on the scenes that the store holds.
+    """
+
+    cache: str | None = None
+    teacher_source: str = "cache"
+    teacher_checkpoint: str | None = None
+    allow_partial: bool = False
+
+
+def train_detector(options: TrainOptions) -> Path:
+    """Train a detector on the ground truth alone; returns its exported weights. Raises Camera3DError."""
+    config = options.load_config()
+    ImagePipeline.from_config(config.inputs)
+    with process_group() as device:
+        index, validation = indices(options)
+        detector = initial_detector(config, options)
+        return _train(detector, config, options, index, validation, device)
+
+
+def distill(options: DistillOptions) -> Path:
+    """Train a student with a teacher's targets; returns its exported weights.
+
+    Everything that can be told before the first step is.
+
+    Raises:
+        CacheError, Camera3DError: something the user can put right.
+    """
+    config = options.load_config()
+    chosen = DistillerConfig.from_config(config)
+    ImagePipeline.from_config(config.inputs)
+    with process_group() as device:
+        index, validation = indices(options)
+        student = initial_detector(config, options)
+        setup = _cached if options.teacher_source == "cache" else _live
+        index, teacher, source, transforms = setup(config, chosen, options, index, student, device)
+        model = build_distiller(config, chosen, student=student, teacher=teacher, source=source)
+        return _train(model, config, options, index, validation, device, transforms)
+
+
+def indices(options: TrainOptions) -> tuple[NuScenesIndex, NuScenesIndex | None]:
+    """The frames to train and to evaluate on."""
+    split, val_split = options.split, options.val_split
+    if split is None or val_split is None:
+        pair = default_splits(options.dataroot, options.version)
+        split, val_split = split or pair[0], val_split or pair[1]
+    index = load_or_build_index(options.dataroot, options.version, split)
+    if val_split == NO_SPLIT:
+        return index, None
+    return index, load_or_build_index(options.dataroot, options.version, val_split)
+
+
+def initial_detector(config: Config, options: TrainOptions) -> BEVFormer:
+    """A detector with random weights, and those of `init_from` that fit."""
+    torch.manual_seed(options.seed)
+    detector = build_detector(config)
+    with quiet_mmengine():
+        detector.init_weights()
+    if options.init_from is not None:
+        load_fitting(detector, options.init_from)
+    return detector.train()
+
+
+def load_fitting(detector: nn.Module, checkpoint: str | Path) -> None:
+    """Load every weight whose key and shape fit, and say how many do. Raises CheckpointMismatch at none."""
+    given, own = read_state_dict(checkpoint), detector.state_dict()
+    fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise CheckpointMismatch(f"{checkpoint} has no weight that fits the detector ({len(own)} entries)")
+    detector.load_state_dict(fitting, strict=False)
+    print_log(f"{checkpoint}: {len(fitting)} of the detector's {len(own)} weights loaded", "current")
+
+
+def _cached(
+    config: Config,
+    chosen: DistillerConfig,
+    options: DistillOptions,
+    index: NuScenesIndex,
+    student: BEVFormer,
+    device: torch.device,
+) -> tuple[NuScenesIndex, TeacherDescription, CacheSource, Sequence[Callable]]:
+    if options.cache is None:
+        raise ConfigInvalid("--cache: name the store, or choose --teacher-source live")
+    path = teacher_config_path(config)
+    checkpoint = None if options.teacher_checkpoint is None else sha256_of(options.teacher_checkpoint)
+    expected = expectation(config, index, load_config(path) if path else None, checkpoint)
+    reader = TargetReader(options.cache, expect=expected)
+    index = covered(index, reader, allow_partial=options.allow_partial)
+    teacher = TeacherDescription.of_store(reader)
+    pairs = level_pairs(chosen, student.feature_maps(tuple(config.inputs.pad_hw)), teacher)
+    wanted = chosen.arrays(pairs)
+    whole = tuple(name for name, needs in chosen.needs.items() if needs.whole_maps)
+    check_store(reader.spec, wanted, whole)
+    names = dict.fromkeys(name for term in wanted.values() for name in term)
+    source = CacheSource(TargetLayout.of_store(reader.spec))
+    return index, teacher, source, [CachedTargets(reader, names)]
+
+
+def _live(
+    config: Config,
+    chosen: DistillerConfig,
+    options: DistillOptions,
+    index: NuScenesIndex,
+    student: BEVFormer,
+    device: torch.device,
+) -> tuple[NuScenesIndex, TeacherDescription, LiveSource | DistortedLiveSource, Sequence[Callable]]:
+    if options.teacher_source not in SOURCES:
+        raise ConfigInvalid(f"--teacher-source {options.teacher_source}: one of {', '.join(SOURCES)}")
+    path = teacher_config_path(config)
+    if path is None or options.teacher_checkpoint is None:
+        raise ConfigInvalid(
+            f"--teacher-source {options.teacher_source} runs the teacher: give --teacher-checkpoint, and a"
+            " config that says `teacher = <config file>`"
+        )
+    teacher_config = load_config(path)
+    teacher = build_detector(teacher_config)
+    load_official(teacher, options.teacher_checkpoint)
+    description = TeacherDescription.of_detector(teacher, teacher_config)
+    teacher.to(device)
+    pipeline = ImagePipeline.from_config(teacher_config.inputs)
+    if options.teacher_source == "live":
+        return index, description, LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot)), []
+    own = ImagePipeline.from_config(config.inputs)
+    ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
+    if len(ratios) > 1 or (own.mean, own.std, own.to_rgb) != (pipeline.mean, pipeline.std, pipeline.to_rgb):
+        raise ConfigInvalid(
+            f"live_fd enlarges the student's images for the teacher: scale, padding and normalisation of"
+            f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
+            f" {pipeline.to_dict()}"
+        )
+    return index, description, DistortedLiveSource(teacher, pipeline.pad_hw), []
+
+
+def _train(
+    model: nn.Module,
+    config: Config,
+    options: TrainOptions,
+    index: NuScenesIndex,
+    validation: NuScenesIndex | None,
+    device: torch.device,
+    transforms: Sequence[Callable] = (),
+) -> Path:
+    given = config.get("train_dataloader", {})
+    loader = train_loader(
+        config,
+        index,
+        options.dataroot,
+        batch_size=options.batch_size or given.get("batch_size", 1),
+        workers=given.get("num_workers", 4) if options.workers is None else options.workers,
+        seed=options.seed,
+        transforms=transforms,
+    )
+    runner = build_runner(
+        model,
+        config,
+        work_dir=options.work_dir,
+        train=loader,
+        validation=None if validation is None else val_loader(config, validation, options.dataroot),
+        device=device,
+        seed=options.seed,
+        resume=options.resume,
+    )
+    runner.train()
+    return Path(options.work_dir) / "last.pth"
+
+
+def sha256_of(path: str | Path) -> str:
+    """Digest of a file. Raises CheckpointMismatch when there is none."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointMismatch(f"no checkpoint file {path}: {error.strerror}") from error
+
+
+@contextmanager
+def quiet_mmengine():
+    """mmengine tells about every parameter it initialises."""
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

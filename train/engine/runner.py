@@ -1,0 +1,134 @@
+"""mmengine's Runner for this project: quiet, with whole checkpoints, resumed without unpickling code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from camera3d.checkpoint import harmless_globals
+from camera3d.errors import ConfigInvalid
+from train.engine import hooks, loops  # noqa: F401  registered by name below
+from train.engine.optimising import with_amp
+
+
+class TrainingRunner(Runner):
+    """Weights come in initialised; checkpoints appear under their name when they are complete."""
+
+    def _init_model_weights(self) -> None:
+        """Nothing: the model holds what it is to start from, and data-parallel wrappers send it round."""
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """The environment of a run is noise on a terminal; the config is in the work folder."""
+
+    def get_hooks_info(self) -> str:
+        """Likewise."""
+        return "mmengine's defaults, seeds by step, exported students"
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **options) -> None:
+        """See mmengine's, which writes under the final name."""
+        if self.rank != 0:
+            return
+        partial = f".{filename}.{os.getpid()}.tmp"
+        super().save_checkpoint(out_dir, partial, *args, **options)
+        os.replace(Path(out_dir) / partial, Path(out_dir) / filename)
+
+    def train(self) -> nn.Module:
+        """See mmengine's. Its own checkpoints hold its log's types, which weights_only must be told of."""
+        with harmless_globals():
+            return super().train()
+
+
+def build_runner(
+    model: nn.Module,
+    config: Config,
+    *,
+    work_dir: str | Path,
+    train: DataLoader,
+    validation: DataLoader | None,
+    device: torch.device,
+    seed: int,
+    resume: bool,
+) -> TrainingRunner:
+    """A runner for a model that holds its initial weights.
+
+    Args:
+        config: with `optim_wrapper`, `param_scheduler`, `train_cfg` and `checkpoint_interval` as in
+            configs/_base_/schedule_24ep.py.
+        validation: frames to score on; None: no evaluation.
+        resume: go on from the newest checkpoint in `work_dir`, when there is one.
+
+    Raises ConfigInvalid when the schedule is missing or cannot be.
+    """
+    missing = [n for n in ("optim_wrapper", "param_scheduler", "train_cfg") if n not in config]
+    if missing:
+        raise ConfigInvalid(
+            f"config {config.filename or ''} does not define {', '.join(missing)}: add"
+            " '../_base_/schedule_24ep.py' to its _base_"
+        )
+    epochs, steps = config.train_cfg.max_epochs, len(train)
+    accumulated = config.optim_wrapper.get("accumulative_counts", 1)
+    # A checkpoint between two optimiser steps would lose the gradients gathered so far.
+    interval = -(-config.get("checkpoint_interval", 1000) // accumulated) * accumulated
+    evaluates = validation is not None
+    runner = TrainingRunner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=train,
+        train_cfg={"type": "ExactEpochLoop", **config.train_cfg},
+        optim_wrapper=with_amp(config.optim_wrapper, config.get("amp"), device),
+        param_scheduler=[_until_the_end(s, epochs, epochs * steps) for s in config.param_scheduler],
+        val_dataloader=validation,
+        val_cfg={"type": "NuScenesValLoop", "out_dir": str(Path(work_dir) / "validation")}
+        if evaluates
+        else None,
+        val_evaluator=Evaluator([]) if evaluates else None,
+        default_hooks={
+            "checkpoint": {
+                "type": "CheckpointHook",
+                "by_epoch": False,
+                "interval": interval,
+                "max_keep_ckpts": 2,
+            },
+            "logger": {"type": "LoggerHook", "interval": config.get("log_interval", 50)},
+        },
+        custom_hooks=[
+            {"type": "SeedEachStep", "seed": seed},
+            {"type": "ExportStudent", "interval": interval},
+        ],
+        visualizer={
+            "type": "Visualizer",
+            "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
+        },
+        randomness={"seed": seed, "diff_rank_seed": False},
+        launcher="pytorch" if "RANK" in os.environ else "none",
+        resume=resume,
+        default_scope="mmdet3d",
+        log_level="INFO",
+        cfg=config,
+    )
+    _log_to_stderr(runner)
+    return runner
+
+
+def _until_the_end(scheduler: Config, epochs: int, steps: int) -> dict:
+    """A schedule without an end lasts as long as the training."""
+    given = dict(scheduler)
+    by_epoch = given.get("by_epoch", True)
+    if given["type"] == "CosineAnnealingLR" and "T_max" not in given:
+        given["T_max"] = (epochs if by_epoch else steps) - given.get("begin", 0)
+    return given
+
+
+def _log_to_stderr(runner: Runner) -> None:
+    """Results go to stdout, and nothing else."""
+    for handler in runner.logger.handlers:
+        if getattr(handler, "stream", None) is sys.stdout:
+            handler.setStream(sys.stderr)

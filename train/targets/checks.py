@@ -1,0 +1,119 @@
+"""Whether a store fits a training: its teacher, its samples, its arrays. Asked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+
+from cache_schema.reader import TargetReader
+from cache_schema.spec import StoreSpec
+from camera3d.boxes import BOX_CONVENTION
+from camera3d.data import NuScenesIndex
+from camera3d.data.images import ImagePipeline
+from camera3d.errors import Camera3DError, shown
+
+
+class TargetsUnfit(Camera3DError):
+    """The teacher's targets are not what the configured terms need."""
+
+
+def expectation(
+    student: Config, index: NuScenesIndex, teacher: Config | None = None, checkpoint_sha256: str | None = None
+) -> dict[str, dict[str, object]]:
+    """What a store must have been made of, in the shape of `TargetReader`'s `expect`.
+
+    Args:
+        student: its class order and the cameras it sees are the store's.
+        index: of the frames to be trained on; the split may be another, as long as the samples are there.
+        teacher: the config the store was dumped with; None accepts the store's own.
+        checkpoint_sha256: of the teacher's weights; None accepts the store's own.
+    """
+    expected: dict[str, dict[str, object]] = {
+        "inputs": {"camera_order": list(index.camera_names)},
+        "outputs": {"class_names": list(student.model.class_names), "box_convention": BOX_CONVENTION},
+        "dataset": {"name": "nuscenes", "version": index.version},
+    }
+    if teacher is not None:
+        expected["teacher"] = {"config": plain(teacher.model)}
+        expected["inputs"]["pipeline"] = ImagePipeline.from_config(teacher.inputs).to_dict()
+    if checkpoint_sha256 is not None:
+        expected.setdefault("teacher", {})["checkpoint_sha256"] = checkpoint_sha256
+    return expected
+
+
+def covered(index: NuScenesIndex, reader: TargetReader, *, allow_partial: bool) -> NuScenesIndex:
+    """The frames whose targets are there: all, or with `allow_partial` those of the scenes that are whole.
+
+    Raises:
+        TargetsUnfit: samples are missing and that is not allowed, or not one scene is there.
+    """
+    tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
+    missing = [token for token in tokens if token not in reader]
+    if not missing:
+        return index
+    lost = set(missing)
+    whole = [s.name for s in index.scene_rows if not lost.intersection(tokens[s.first : s.stop])]
+    if allow_partial and whole:
+        return index.select(whole)
+    message = (
+        f"{reader.path} lacks {len(missing)} of the {len(tokens)} samples of split {index.split!r}"
+        f" ({index.version}):\n{shown(missing)}\n"
+    )
+    if not whole:
+        raise TargetsUnfit(f"{message}No scene of the split is in the store. Give the store of this split.")
+    raise TargetsUnfit(
+        f"{message}Finish the dump (the same command goes on where it stopped), or train on the"
+        f" {len(whole)} scenes that are there with --allow-partial."
+    )
+
+
+def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_maps: tuple[str, ...]) -> None:
+    """Whether the store holds what each term reads.
+
+    Args:
+        wanted: by term, the teacher's arrays.
+        whole_maps: the terms that compare whole maps.
+
+    Raises TargetsUnfit with a line for every term that cannot be had, and what would do.
+    """
+    held = {array.name for array in spec.arrays}
+    faults = []
+    for term, names in wanted.items():
+        absent = [name for name in names if name not in held]
+        if absent:
+            groups = sorted(
+                {"bev" if n == "bev_feats" else "pv" if n[:3] == "pv_" else "queries" for n in absent}
+            )
+            faults.append(
+                f"{term} needs {', '.join(absent)}: dump with --arrays that name {' and '.join(groups)}"
+            )
+        elif term in whole_maps and spec.profile == "focal":
+            faults.append(
+                f"{term} compares whole maps, and profile focal keeps the areas of instances only: a store of"
+                " profile exact or compact would do"
+            )
+    if faults:
+        raise TargetsUnfit(
+            f"the store (profile {spec.profile}) lacks what terms need:\n{shown(faults)}\n"
+            "Use such a store, or take the terms out of distiller.terms."
+        )
+
+
+def teacher_config_path(config: Config) -> Path | None:
+    """The file that `teacher` of a distillation config names, relative to that config."""
+    named = config.get("teacher")
+    if named is None:
+        return None
+    path = Path(named)
+    return path if path.is_absolute() or not config.filename else Path(config.filename).parent / path
+
+
+def plain(value: object) -> object:
+    """A config as dicts, lists and scalars, as a store keeps it."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

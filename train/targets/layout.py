@@ -1,0 +1,57 @@
+"""Which stored arrays a teacher's array lies in, by profile: what a data worker has to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cache_schema.layout import CONFIDENT_ARRAY, is_map, is_per_query
+from cache_schema.spec import StoreSpec
+
+# The parts of a map in profile `focal`, see docs/store-format.md.
+FOCAL_PARTS = ("cells", "scale", "mask", "background", "background_scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetLayout:
+    """How the arrays of a sample are packed.
+
+    Attributes:
+        profile: `exact`, `compact` or `focal`; a live teacher's outputs count as `exact`.
+        query_axes: by the name of each array with a dimension for queries, which dimension that is.
+        num_queries: Q, of the teacher.
+        background_block: side in cells of a block of the coarse background, of profile `focal`.
+    """
+
+    profile: str
+    query_axes: dict[str, int]
+    num_queries: int
+    background_block: int = 1
+
+    @classmethod
+    def of_store(cls, spec: StoreSpec) -> TargetLayout:
+        """The layout of a store's samples."""
+        axes = {a.name: a.dimension_names.index("query") for a in spec.arrays if is_per_query(a)}
+        counts = [a.shape[axes[a.name]] for a in spec.arrays if a.name in axes]
+        return cls(
+            profile=spec.profile,
+            query_axes=axes,
+            num_queries=counts[0] if counts else 0,
+            background_block=spec.focal.background_block if spec.focal else 1,
+        )
+
+
+def stored_names(spec: StoreSpec, names: Iterable[str]) -> tuple[str, ...]:
+    """The stored arrays that hold the teacher's arrays `names`, all of which the store has."""
+    arrays = {array.name: array for array in spec.arrays}
+    stored: dict[str, None] = {}
+    for name in names:
+        if is_map(arrays[name]) and spec.profile == "compact":
+            stored |= dict.fromkeys((name, f"{name}_scale"))
+        elif is_map(arrays[name]) and spec.profile == "focal":
+            stored |= dict.fromkeys(f"{name}_{part}" for part in FOCAL_PARTS)
+        else:
+            stored[name] = None
+            if is_per_query(arrays[name]) and spec.profile == "focal":
+                stored[CONFIDENT_ARRAY] = None
+    return tuple(stored)

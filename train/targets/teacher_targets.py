@@ -1,0 +1,106 @@
+"""The teacher's maps and queries of a batch, unpacked where the student computes.
+
+Shapes: B batch, N cameras, C channels, H W cells of a map, K kept cells, L decoder layers, Q object queries
+(n of them kept). A BEV map has no camera dimension; N below is then left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cache_schema.layout import CONFIDENT_ARRAY
+from camera3d.boxes import decode_official
+from camera3d.instance_areas import query_confidence
+from train.targets.layout import TargetLayout
+
+
+class TeacherTargets:
+    """What the teacher said about each sample of a batch.
+
+    Maps are made when they are asked for and belong to who asks, so that only one is unpacked at a time.
+    Half precision is what unpacked int8 gets: its rounding is a hundredth of a quantisation step, and single
+    precision would double what the losses keep for the backward pass.
+
+    Args:
+        samples: for each sample the arrays as they were stored, on the device.
+        layout: how they are packed.
+    """
+
+    def __init__(self, samples: Sequence[Mapping[str, Tensor]], layout: TargetLayout) -> None:
+        self.samples, self.layout = samples, layout
+
+    def map(self, name: str) -> Tensor:
+        """(B, N, C, H, W) floating-point map of the teacher.
+
+        Of profile `focal`: the kept cells in their places and the mean of the block elsewhere.
+        """
+        unpack = {"exact": self._exact, "compact": self._compact, "focal": self._focal}[self.layout.profile]
+        maps = [unpack(sample, name) for sample in self.samples]
+        return maps[0][None] if len(maps) == 1 else torch.stack(maps)
+
+    def queries(self, name: str) -> Tensor:
+        """(L, B, Q, …) array of the object queries. Of profile `focal`: zero for those that are not kept."""
+        return torch.stack([self._sample_queries(sample, name) for sample in self.samples], dim=1)
+
+    def confidence(self, *, min_score: float, at_most: int) -> Tensor:
+        """(B, Q) float32: score of each confident query of the last layer, zero for the others."""
+        scores = []
+        for sample in self.samples:
+            kept = self._kept(sample)
+            logits = self._rows(sample, "query_logits")[:, -1]
+            score = query_confidence(logits.float(), min_score=min_score, at_most=at_most)
+            if kept is not None:
+                score = score.new_zeros(self.layout.num_queries).masked_scatter(kept, score)
+            scores.append(score)
+        return torch.stack(scores)
+
+    def boxes(self) -> Tensor:
+        """(B, Q, 9) boxes of the last layer in our convention (camera3d.boxes), float32."""
+        return decode_official(self.queries("query_boxes")[-1].float())
+
+    def _rows(self, sample: Mapping[str, Tensor], name: str) -> Tensor:
+        """(n, L, …): queries first. All Q of them but for profile `focal`."""
+        values = sample[name]
+        return values if self.layout.profile == "focal" else values.movedim(self.layout.query_axes[name], 0)
+
+    def _kept(self, sample: Mapping[str, Tensor]) -> Tensor | None:
+        """(Q,) bool, None when all are kept."""
+        return sample[CONFIDENT_ARRAY] if self.layout.profile == "focal" else None
+
+    def _sample_queries(self, sample: Mapping[str, Tensor], name: str) -> Tensor:
+        rows, kept = self._rows(sample, name), self._kept(sample)
+        if kept is not None:
+            full = rows.new_zeros(self.layout.num_queries, *rows.shape[1:])
+            full[kept] = rows
+            rows = full
+        return rows.movedim(0, self.layout.query_axes[name])
+
+    @staticmethod
+    def _exact(sample: Mapping[str, Tensor], name: str) -> Tensor:
+        return sample[name]
+
+    @staticmethod
+    def _compact(sample: Mapping[str, Tensor], name: str) -> Tensor:
+        return _dequantise(sample[name], sample[f"{name}_scale"][..., None, None])
+
+    def _focal(self, sample: Mapping[str, Tensor], name: str) -> Tensor:
+        mask = sample[f"{name}_mask"]
+        blocks = _dequantise(
+            sample[f"{name}_background"], sample[f"{name}_background_scale"][..., None, None]
+        )
+        side = self.layout.background_block
+        filled = blocks.repeat_interleave(side, -2).repeat_interleave(side, -1)
+        filled = filled[..., : mask.shape[-2], : mask.shape[-1]].movedim(-3, -1).contiguous()
+        scale = sample[f"{name}_scale"]
+        if mask.dim() == 3:
+            scale = scale[mask.nonzero(as_tuple=True)[0]]
+        filled[mask] = _dequantise(sample[f"{name}_cells"], scale)
+        return filled.movedim(-1, -3)
+
+
+def _dequantise(values: Tensor, scale: Tensor) -> Tensor:
+    """float16 of int8 values and float32 scales that broadcast over them; products in float32."""
+    return (values * scale).half()

@@ -1,0 +1,108 @@
+"""The teacher in the loop, to compare the cache with.
+
+Shapes: B batch, T frames of a queue, N cameras, H W input height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from mmdet3d.structures import Det3DDataSample
+from torch import Tensor
+
+from camera3d.data import StreamingFrames
+from camera3d.detectors.bevformer.detector import BEVFormer
+from camera3d.detectors.protocol import DetectorOutputs
+from train.targets import TargetLayout, TeacherTargets
+
+
+class LiveSource:
+    """`live`: the teacher runs as it did for the cache, from the first frame of the scene to the one wanted.
+
+    A sample in the middle of a nuScenes scene costs some twenty forward passes: it is what a cache saves.
+
+    Args:
+        teacher: with its weights, on the device; frozen here.
+        frames: undistorted frames of the index that is trained on, prepared as the teacher wants them.
+    """
+
+    def __init__(self, teacher: BEVFormer, frames: StreamingFrames) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.frames = frames
+        self.layout = layout_of(teacher)
+
+    @torch.no_grad()
+    def targets(
+        self,
+        inputs: Mapping[str, Tensor],
+        data_samples: list[Det3DDataSample],
+        extras: Mapping[str, list],
+    ) -> TeacherTargets:
+        """See TargetSource."""
+        device = inputs["images"].device
+        samples = []
+        # Autocast is the student's affair: the cache was made without.
+        with torch.autocast(device.type, enabled=False):
+            for sample in data_samples:
+                outputs = self._stream(self.frames.index.row_of(sample.sample_token), device)
+                samples.append(outputs.sample_arrays(0))
+        return TeacherTargets(samples, self.layout)
+
+    def _stream(self, row: int, device: torch.device) -> DetectorOutputs:
+        outputs = None
+        for earlier in range(self.frames.index.scene_of_row(row).first, row + 1):
+            item = self.frames[earlier]
+            frame = (item[name][None].to(device) for name in ("images", "lidar2img", "can_bus"))
+            outputs = self.teacher.encode(*frame, None if outputs is None else outputs.bev_feats)
+        return outputs
+
+
+class DistortedLiveSource:
+    """`live_fd`: the teacher sees what the student sees, enlarged, as the released HeatmapDistiller has it.
+
+    That is the student's photometrically distorted images and its short queue with a dropped frame, instead
+    of what the teacher was trained to be evaluated on. Exists to be compared with.
+
+    Args:
+        teacher: with its weights, on the device; frozen here.
+        image_hw: of the teacher's input.
+    """
+
+    def __init__(self, teacher: BEVFormer, image_hw: tuple[int, int]) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.image_hw = tuple(image_hw)
+        self.layout = layout_of(teacher)
+
+    @torch.no_grad()
+    def targets(
+        self,
+        inputs: Mapping[str, Tensor],
+        data_samples: list[Det3DDataSample],
+        extras: Mapping[str, list],
+    ) -> TeacherTargets:
+        """See TargetSource."""
+        images = inputs["images"]
+        with torch.autocast(images.device.type, enabled=False):
+            enlarged = F.interpolate(
+                images.flatten(0, 2), size=self.image_hw, mode="bilinear", align_corners=False
+            )
+            scale = images.new_ones(4)
+            scale[0], scale[1] = (self.image_hw[i] / images.shape[i - 2] for i in (1, 0))
+            outputs = self.teacher.encode_queue(
+                {
+                    **inputs,
+                    "images": enlarged.unflatten(0, images.shape[:3]),
+                    "lidar2img": scale[:, None] * inputs["lidar2img"],
+                }
+            )
+        return TeacherTargets([outputs.sample_arrays(b) for b in range(len(images))], self.layout)
+
+
+def layout_of(teacher: BEVFormer) -> TargetLayout:
+    """How a teacher's own outputs are packed: as profile `exact`, but for the precision."""
+    queries = {m.name: m for m in teacher.feature_maps((1, 1)) if "query" in m.dimension_names}
+    axes = {name: m.dimension_names.index("query") for name, m in queries.items()}
+    first = next(iter(queries))
+    return TargetLayout(profile="exact", query_axes=axes, num_queries=queries[first].shape[axes[first]])

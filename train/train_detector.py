@@ -1,0 +1,39 @@
+"""Train a detector on the ground truth: a teacher, or a student alone.
+
+Example:
+    python train/train_detector.py configs/student/bevformer_small.py --dataroot data/nuscenes \\
+        --version v1.0-trainval --work-dir work/small
+
+Several GPUs or nodes: torchrun --nproc-per-node 8 train/train_detector.py …
+A run that was stopped or killed goes on with the same command and --resume, to the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    from train.engine.options import add_arguments, options_of
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="e.g. configs/student/bevformer_small.py")
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    from camera3d.errors import Camera3DError
+    from train.engine.run import train_detector
+
+    try:
+        weights = train_detector(options_of(args))
+    except Camera3DError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    print(weights)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
