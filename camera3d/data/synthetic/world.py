@@ -1,0 +1,91 @@
+"""One scene: the road, everything on it, the light; a function of time, made from (seed, scene number)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from camera3d.data.synthetic.actors import Actor
+from camera3d.data.synthetic.options import SyntheticOptions
+from camera3d.data.synthetic.parts import Parts
+from camera3d.data.synthetic.path import Path, SpeedProfile, random_path, random_profile
+from camera3d.data.synthetic.street import CrossSection, Street, random_cross_section
+from camera3d.geometry import Float64
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """Where things are at one moment: x, y of the middle of the footprint in metres, yaw in radians; (n,)."""
+
+    x: Float64
+    y: Float64
+    yaw: Float64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class World:
+    """A scene. `parts` are those of all actors together, owner = position in `actors`."""
+
+    path: Path
+    ego: SpeedProfile
+    section: CrossSection
+    profiles: tuple[SpeedProfile, ...]
+    actors: tuple[Actor, ...]
+    parts: Parts
+    look_seed: tuple[int, ...]
+
+    def ego_pose(self, time_s: float) -> tuple[float, float, float]:
+        """x, y in metres and yaw in radians of the ego vehicle."""
+        x, y, yaw = self.path.at(np.array(self.ego.at(time_s)), np.array(0.0))
+        return float(x), float(y), float(yaw)
+
+    def poses(self, time_s: float) -> Poses:
+        """Every actor's pose."""
+        gone = np.array([profile.at(time_s) for profile in self.profiles])
+        m = self._motion
+        s = m["s"] + m["gain"] * gone[m["profile"]] + m["speed"] * time_s
+        lateral = m["lateral"] + m["lateral_speed"] * time_s
+        x, y, heading = self.path.at(s, lateral)
+        return Poses(x, y, heading + m["yaw"])
+
+    def __post_init__(self) -> None:
+        names = ("s", "gain", "speed", "lateral", "lateral_speed", "yaw")
+        motion = {name: np.array([getattr(a, name) for a in self.actors], dtype=np.float64) for name in names}
+        motion["profile"] = np.array([a.profile for a in self.actors], dtype=np.int64)
+        object.__setattr__(self, "_motion", motion)
+
+
+def world_of(actors: list[Actor], **rest) -> World:
+    """A world from its actors: gathers their parts."""
+    parts = Parts.joined([one.parts.owned_by(i) for i, one in enumerate(actors)])
+    return World(actors=tuple(actors), parts=parts, **rest)
+
+
+@lru_cache(maxsize=2)
+def make_world(options: SyntheticOptions, number: int) -> World:
+    """Scene `number` of the dataset."""
+    rng = np.random.default_rng((options.seed, number, 1))
+    path = random_path(rng, 13.0 * options.seconds + 30.0)
+    ego = random_profile(rng, options.seconds, path)
+    section = random_cross_section(rng)
+    street = Street(rng, section, ego, options.seconds, options.density)
+    actors = [one for one in street.actors if not path.folds(np.array(one.s), np.array(one.lateral))]
+    # The rest is the same at any image size: only what is drawn depends on it.
+    return world_of(
+        actors,
+        path=path,
+        ego=ego,
+        section=section,
+        profiles=tuple(street.profiles),
+        look_seed=(options.seed, number, 2),
+    )
+
+
+def only(world: World, keep: list[int]) -> World:
+    """The same world with some of its actors."""
+    return world_of(
+        [world.actors[i] for i in keep],
+        **{name: getattr(world, name) for name in ("path", "ego", "section", "profiles", "look_seed")},
+    )
