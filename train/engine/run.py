@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from torch import nn
 
 from cache_schema.reader import TargetReader
@@ -24,6 +22,7 @@ from train.distillers import build_distiller
 from train.distillers.builder import DistillerConfig, level_pairs
 from train.engine.data import default_splits, train_loader, val_loader
 from train.engine.devices import process_group
+from train.engine.logs import quiet_mmengine
 from train.engine.options import NO_SPLIT, TrainOptions
 from train.engine.runner import build_runner
 from train.targets import CachedTargets, TargetLayout, check_store
@@ -214,15 +213,3 @@ def sha256_of(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointMismatch(f"no checkpoint file {path}: {error.strerror}") from error
-
-
-@contextmanager
-def quiet_mmengine():
-    """mmengine tells about every parameter it initialises."""
-    logger = MMLogger.get_current_instance()
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

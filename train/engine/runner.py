@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from camera3d.checkpoint import harmless_globals
 from camera3d.errors import ConfigInvalid
 from train.engine import hooks, loops  # noqa: F401  registered by name below
+from train.engine.logs import quiet_mmengine
 from train.engine.optimising import with_amp
 
 
@@ -27,6 +29,11 @@ class TrainingRunner(Runner):
 
     def _log_env(self, env_cfg: dict) -> None:
         """The environment of a run is noise on a terminal; the config is in the work folder."""
+
+    def build_optim_wrapper(self, optim_wrapper: object) -> OptimWrapper:
+        """See mmengine's, which tells about every parameter."""
+        with quiet_mmengine():
+            return super().build_optim_wrapper(optim_wrapper)
 
     def get_hooks_info(self) -> str:
         """Likewise."""
