@@ -1,0 +1,42 @@
+"""The demo's teacher: BEVFormer on 252×448 images, trained from scratch on synthetic scenes in minutes."""
+
+_base_ = ["../_base_/bevformer.py", "../_base_/schedule_24ep.py"]
+
+model = dict(
+    img_backbone=dict(
+        depth=18,
+        base_channels=32,
+        style="pytorch",
+        out_indices=(1, 2, 3),
+        frozen_stages=-1,
+        norm_cfg=dict(type="BN", requires_grad=True),
+        norm_eval=False,
+        dcn=None,
+        stage_with_dcn=(False, False, False, False),
+    ),
+    img_neck=dict(in_channels=[64, 128, 256], out_channels=64, num_outs=3, add_extra_convs=False),
+    pv_strides=(8, 16, 32),
+    pts_bbox_head=dict(
+        bev_hw=(50, 50),
+        encoder_layers=2,
+        decoder_layers=3,
+        num_queries=150,
+        embed_dims=64,
+        ffn_dims=128,
+        dropout=0.0,
+    ),
+)
+
+inputs = dict(scale=1.0, pad_hw=(256, 448))
+
+# From scratch and in few steps: a history of one frame, a high rate for all parts, decayed step by step.
+queue_length = 2
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys={"img_backbone": dict(lr_mult=1.0)})
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=100),
+    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, eta_min_ratio=1e-2, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=4, val_interval=4)
+train_dataloader = dict(batch_size=2, num_workers=1)
