@@ -5,12 +5,14 @@ Example:
         --dataroot data/nuscenes --version v1.0-trainval --split val --device cuda --out student/val
 
 The teacher's own score, replayed from the query predictions in its store; and that of a results JSON:
-    python train/evaluate.py --from-cache teacher.zarr --dataroot data/nuscenes --version v1.0-trainval --split val
-    python train/evaluate.py --results results_nusc.json --dataroot data/nuscenes --version v1.0-mini --split mini_val
+    python train/evaluate.py --from-cache teacher.zarr \\
+        --dataroot data/nuscenes --version v1.0-trainval --split val
+    python train/evaluate.py --results results_nusc.json \\
+        --dataroot data/nuscenes --version v1.0-trainval --split val
 
 Several GPUs share the scenes:
     torchrun --nproc-per-node 8 train/evaluate.py …
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

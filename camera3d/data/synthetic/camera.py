@@ -26,7 +26,7 @@ BAND_STARTS_M = (0.0, 14.0, 50.0)  # from where on each level of the ground pict
 class Screen:
     """What never changes for a camera and an image size, in the frame of a vehicle at the origin.
 
-    rays (H·W, 3): u, v, 1; depth (H, W): distance along the view to flat ground, inf above the horizon;
+    rays (3, H·W): u, v, 1; depth (H, W): distance along the view to flat ground, inf above the horizon;
     ground_x, ground_y (H, W): where it is met; azimuth, elevation (H, W) of the ray in radians.
     """
 
@@ -56,9 +56,9 @@ def screen_of(channel: str, image_hw: tuple[int, int]) -> Screen:
     band_rows = tuple(int((nearest_of_row >= start).sum()) for start in BAND_STARTS_M)
     radius = np.hypot(u / width - 0.5, v / height - 0.5)
     as_float = [
-        a.astype(np.float32)
+        np.ascontiguousarray(a, dtype=np.float32)
         for a in (
-            rays.reshape(-1, 3),
+            rays.reshape(-1, 3).T,
             depth,
             x,
             y,
@@ -71,7 +71,7 @@ def screen_of(channel: str, image_hw: tuple[int, int]) -> Screen:
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """bgr (H, W, 3) uint8; owner (H, W) int32: the actor in each pixel, -1 for none; hits: shown and alone."""
+    """bgr (H, W, 3) uint8; owner (H, W) int32: the actor in each pixel, -1 for none; hits of all rays."""
 
     bgr: np.ndarray
     owner: np.ndarray
@@ -156,9 +156,10 @@ def _background(
 
 def _haze(flat: np.ndarray, depth: np.ndarray, look: Look) -> None:
     """Blend what is far into the colour of the horizon, in place; the sky has its own."""
-    solid = np.isfinite(depth)
-    amount = np.where(solid, 1.0 - np.exp(-np.where(solid, depth, 0.0) / np.float32(look.haze_m)), 0.0)
-    flat += amount[:, None].astype(np.float32) * (look.haze - flat)
+    left = np.exp(depth * np.float32(-1.0 / look.haze_m))
+    left[~np.isfinite(depth)] = 1.0
+    flat *= left[:, None]
+    flat += (1.0 - left)[:, None] * look.haze
 
 
 def _develop(image: np.ndarray, screen: Screen, look: Look, rng: np.random.Generator) -> np.ndarray:
@@ -166,14 +167,20 @@ def _develop(image: np.ndarray, screen: Screen, look: Look, rng: np.random.Gener
     image *= screen.vignette * (look.tint * look.exposure)
     image = cv2.GaussianBlur(image, (3, 3), look.blur)
     height, width = image.shape[:2]
-    # One tile of noise laid at a random place: drawing fresh noise would cost as much as the rest.
+    np.clip(image, 0.0, 1.0, out=image)
+    np.sqrt(image, out=image)
+    # One tile of noise laid at random places: drawing fresh noise would cost as much as the rest.
     tile = _noise_tile()
-    down, right = rng.integers(0, 64, 2)
-    repeats = (-(-(height + 64) // tile.shape[0]), -(-(width + 64) // tile.shape[1]), 1)
-    noise = np.tile(tile, repeats)[down : down + height, right : right + width]
-    np.sqrt(np.clip(image, 0.0, 1.0, out=image), out=image)
-    image += noise * np.float32(look.noise)
-    return cv2.convertScaleAbs(np.clip(image, 0.0, 1.0)[..., ::-1], alpha=255.0)
+    size = tile.shape[0] // 2
+    for top in range(0, height, size):
+        for left in range(0, width, size):
+            block = image[top : top + size, left : left + size]
+            down, right = rng.integers(0, size, 2)
+            block += tile[down : down + block.shape[0], right : right + block.shape[1]] * np.float32(
+                look.noise
+            )
+    np.clip(image, 0.0, 1.0, out=image)
+    return cv2.cvtColor(cv2.convertScaleAbs(image, alpha=255.0), cv2.COLOR_RGB2BGR)
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camera3d.data.synthetic import models
+from camera3d.data.synthetic import models, people
 from camera3d.data.synthetic.parts import Parts
 
 SIZE_SPREAD = 0.1
@@ -28,13 +28,13 @@ class Category:
 
 
 def _person(dress: str = "") -> Callable[..., Parts]:
-    return lambda rng, w, l, h, sitting=False, **_: models.pedestrian(
+    return lambda rng, w, l, h, sitting=False, **_: people.pedestrian(
         rng, w, l, h, dress=dress, sitting=sitting
     )
 
 
 def _cycle(motor: bool) -> Callable[..., Parts]:
-    return lambda rng, w, l, h, rider=False, **_: models.two_wheeler(rng, w, l, h, motor=motor, rider=rider)
+    return lambda rng, w, l, h, rider=False, **_: people.two_wheeler(rng, w, l, h, motor=motor, rider=rider)
 
 
 def _plain(build: Callable[..., Parts]) -> Callable[..., Parts]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from camera3d.data.synthetic.models import paint
+from camera3d.data.synthetic.palette import paint
 from camera3d.data.synthetic.parts import BALL, DRUM, FACADE, LAMP, LEAVES, RIBS, STRIPES, PartBuilder, Parts
 
 

@@ -94,8 +94,7 @@ def _facts(world: World, scene: int, number: int, time_s: float, points, shown, 
     named = np.array([bool(one.category) for one in world.actors])
     near = np.hypot(poses.x - ego[0], poses.y - ego[1]) < ANNOTATED_M
     chosen = np.flatnonzero(named & near)
-    height = np.array([one.size_wlh[2] for one in world.actors])
-    centre = np.stack((poses.x, poses.y, height / 2), axis=1)
+    centre = np.stack((poses.x, poses.y, world.sizes_wlh[:, 2] / 2), axis=1)
     return KeyframeFacts(
         scene=scene,
         number=number,

@@ -82,10 +82,12 @@ def _markings(rng: np.random.Generator, world: World, brush: _Brush) -> None:
 def _grain(canvas: np.ndarray, grain: np.ndarray) -> None:
     """Make every surface rough, in place: fine grain, and large blotches where the tile is stretched."""
     height, width = canvas.shape[:2]
-    tile = np.tile(grain, (-(-height // len(grain)), -(-width // len(grain))))[:height, :width]
-    coarse = cv2.resize(grain, (width, height), interpolation=cv2.INTER_LINEAR)
-    factor = 1.0 + 0.13 * tile + 0.10 * coarse
-    np.clip(canvas * factor[..., None], 0, 255, out=canvas, casting="unsafe")
+    tile = np.clip(100 + 16 * grain, 1, 255).astype(np.uint8)
+    tile = np.tile(tile, (-(-height // len(grain)), -(-width // len(grain))))[:height, :width]
+    coarse = cv2.resize(np.clip(100 + 10 * grain, 1, 255).astype(np.uint8), (width, height))
+    for channel in range(3):
+        once = cv2.multiply(canvas[..., channel], tile, scale=0.01)
+        canvas[..., channel] = cv2.multiply(once, coarse, scale=0.01)
 
 
 class _Brush:
@@ -122,18 +124,19 @@ def shadow_map(
     size = int(2 * SHADOW_REACH_M / SHADOW_CELL_M)
     cast, contact = np.full((size, size), 255, np.uint8), np.full((size, size), 255, np.uint8)
     near = np.flatnonzero(np.hypot(poses.x - around_xy[0], poses.y - around_xy[1]) < SHADOW_REACH_M + 15.0)
-    for i in near:
-        w, l, h = world.actors[i].size_wlh  # noqa: E741
-        c, s = np.cos(poses.yaw[i]), np.sin(poses.yaw[i])
-        axes = np.array(((c, s), (-s, c)))
-        corners = np.array(((l, w), (l, -w), (-l, -w), (-l, w))) / 2 @ axes
-        corners += (poses.x[i] - around_xy[0] + SHADOW_REACH_M, poses.y[i] - around_xy[1] + SHADOW_REACH_M)
-        moved = 0.9 * corners + 0.1 * corners.mean(0) - min(h, 12.0) * sun[:2] / max(sun[2], 0.2)
-        hull = cv2.convexHull(np.concatenate((corners, moved)).astype(np.float32))
-        cv2.fillConvexPoly(
-            cast, np.round(hull / SHADOW_CELL_M * 16).astype(np.int32), 255 * (1 - strength), shift=4
-        )
-        cv2.fillConvexPoly(contact, np.round(corners / SHADOW_CELL_M * 16).astype(np.int32), 90, shift=4)
+    size_m = world.sizes_wlh[near]
+    c, s = np.cos(poses.yaw[near]), np.sin(poses.yaw[near])
+    axes = np.stack((np.stack((c, s), -1), np.stack((-s, c), -1)), axis=1)
+    signs = np.array(((1, 1), (1, -1), (-1, -1), (-1, 1))) / 2
+    corners = np.einsum("ki,ni,nij->nkj", signs, size_m[:, [1, 0]], axes)
+    middle = np.stack((poses.x[near], poses.y[near]), -1) - around_xy + SHADOW_REACH_M
+    thrown = np.minimum(size_m[:, 2], 12.0)[:, None] * (-sun[:2] / max(sun[2], 0.2))
+    below = middle[:, None] + corners
+    both = np.concatenate((below, middle[:, None] + 0.9 * corners + thrown[:, None]), axis=1)
+    below, both = ((points * (16 / SHADOW_CELL_M)).astype(np.int32) for points in (below, both))
+    for i in range(len(near)):
+        cv2.fillConvexPoly(cast, cv2.convexHull(both[i]), 255 * (1 - strength), shift=4)
+        cv2.fillConvexPoly(contact, below[i], 90, shift=4)
     cast, contact = cv2.GaussianBlur(cast, (3, 3), 0), cv2.GaussianBlur(contact, (7, 7), 0)
     return cv2.multiply(cast, contact, scale=1 / 255.0)
 

@@ -99,7 +99,7 @@ def _sky(rng: np.random.Generator, grain: np.ndarray, top, horizon, overcast: bo
     # Far hills and houses: a skyline in two layers that fades into the haze.
     to_row = height / (SKY_HIGH_RAD - SKY_LOW_RAD)
     foot = int(SKY_HIGH_RAD * to_row)
-    for fade, roughness in ((0.75, 3), (0.5, 12)):
+    for fade, roughness in ((0.4, 3), (0.75, 12)):
         steps = rng.integers(20, 90)
         skyline = np.repeat(rng.uniform(0.0, roughness, steps), -(-width // steps))[:width]
         if roughness < 5:

@@ -35,10 +35,6 @@ class Path:
         y = np.interp(s, self.s, self.y) + lateral * np.cos(heading)
         return x, y, heading
 
-    def folds(self, s: Float64, lateral: Float64) -> np.ndarray:
-        """Whether a place lies so far inside a bend that the road beside it folds onto itself."""
-        return np.interp(s, self.s, self.curvature) * lateral > 0.7
-
 
 def random_path(rng: np.random.Generator, length_m: float) -> Path:
     """Straights and bends of 22 to 60 m radius; never turning so far that the road meets itself."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,51 +56,47 @@ class Hits:
 
 
 def cast(targets: Targets, rays: np.ndarray, width: int) -> Hits:
-    """Cast the rays (R, 3), laid out in rows of `width`, against the targets."""
-    nearest = np.full(len(rays), np.inf, dtype=np.float32)
-    part_of = np.full(len(rays), NOTHING, dtype=np.int32)
+    """Cast the rays (3, R), laid out in rows of `width`, against the targets."""
+    nearest = np.full(rays.shape[1], np.inf, dtype=np.float32)
+    part_of = np.full(rays.shape[1], NOTHING, dtype=np.int32)
     owners = np.unique(targets.owner)
     alone = np.zeros(len(owners), dtype=np.int64)
-    marked = np.zeros(len(rays), dtype=bool)
+    signed = np.empty(rays.shape[1], dtype=np.int32)
     found = []
     counts = np.diff(targets.rows)[:, 0] * np.diff(targets.columns)[:, 0]
     for kind, intersect in ((BLOCK, _block), (BALL, _ball), (DRUM, _drum), (RING, _ring)):
         for chosen in _chunks(np.flatnonzero((targets.kind == kind) & (counts > 0)), counts):
             ray, pair_part = _pairs(targets, chosen, counts[chosen], width)
-            direction = _directions(targets, chosen, counts[chosen], rays[ray])
+            direction = _directions(targets, chosen, counts[chosen], np.take(rays, ray, axis=1))
             t = intersect(
-                np.repeat(targets.origin[chosen], counts[chosen], axis=0).T,
+                _spread(targets.origin[chosen], counts[chosen]),
                 direction,
-                np.repeat(targets.taper[chosen], counts[chosen], axis=0).T,
+                _spread(targets.taper[chosen], counts[chosen]),
             )
             hit = np.flatnonzero(t > NEAREST_M)
             found.append((ray[hit], pair_part[hit], t[hit]))
     for ray, _, t in found:
         np.minimum.at(nearest, ray, t)
-    by_owner: dict[int, list[np.ndarray]] = {}
+    rays_of: dict[int, list[np.ndarray]] = {}
     for ray, pair_part, t in found:
         wins = t == nearest[ray]
         part_of[ray[wins]] = pair_part[wins]
         # Pairs come part by part, and the parts of one owner stay together.
         owner = targets.owner[pair_part]
-        edges = np.flatnonzero(np.diff(owner)) + 1
-        for piece in np.split(np.arange(len(ray)), edges) if len(ray) else ():
-            by_owner.setdefault(int(owner[piece[0]]), []).append(ray[piece])
-    for i, owner in enumerate(owners):
-        pieces = by_owner.get(int(owner), [])
-        for piece in pieces:
-            marked[piece] = True
-        touched = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
-        alone[i] = np.count_nonzero(marked[touched]) if len(pieces) == 1 else _count(marked, touched)
-        marked[touched] = False
+        edges = (0, *(np.flatnonzero(np.diff(owner)) + 1), len(ray))
+        for start, stop in pairwise(edges):
+            if stop > start:
+                rays_of.setdefault(int(owner[start]), []).append(ray[start:stop])
+    for i, one in enumerate(owners.tolist()):
+        if one in rays_of:
+            # Distinct rays: of those that occur several times, only the last to sign keeps its signature.
+            touched = np.concatenate(rays_of[one])
+            signature = np.arange(len(touched), dtype=np.int32)
+            signed[touched] = signature
+            alone[i] = np.count_nonzero(signed[touched] == signature)
     seen = targets.owner[part_of[part_of >= 0]]
     shown = np.bincount(np.searchsorted(owners, seen), minlength=len(owners))
     return Hits(part=part_of, t=nearest, owners=owners, shown=shown, alone=alone)
-
-
-def _count(marked: np.ndarray, touched: np.ndarray) -> int:
-    low, high = (int(touched.min()), int(touched.max()) + 1) if len(touched) else (0, 0)
-    return int(np.count_nonzero(marked[low:high]))
 
 
 def _chunks(positions: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:
@@ -112,24 +109,26 @@ def _chunks(positions: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:
 
 def _pairs(targets: Targets, chosen: np.ndarray, counts: np.ndarray, width: int):
     """Ray number and target position of every pair: the rectangles of the chosen parts, one by one."""
-    rays = []
-    for position in chosen:
-        rows = np.arange(*targets.rows[position], dtype=np.int32) * width
-        columns = np.arange(*targets.columns[position], dtype=np.int32)
-        if columns[0] < 0 or columns[-1] >= width:
-            columns %= width
-        rays.append((rows[:, None] + columns).ravel())
+    rays, numbers = [], np.arange(max(int(targets.rows.max()), width), dtype=np.int32)
+    for (top, bottom), (left, right) in zip(
+        targets.rows[chosen].tolist(), targets.columns[chosen].tolist(), strict=True
+    ):
+        columns = numbers[left:right] if left >= 0 and right <= width else np.arange(left, right) % width
+        rays.append((numbers[top:bottom, None] * width + columns).ravel())
     return np.concatenate(rays), np.repeat(chosen.astype(np.int32), counts)
+
+
+def _spread(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(3, K) from one row (3,) a part: each repeated for its pairs."""
+    return np.stack([np.repeat(column, counts) for column in table.T])
 
 
 def _directions(targets: Targets, chosen: np.ndarray, counts: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(3, K): directions in the unit frames."""
-    a, b, c = rays.T
-    to_part = targets.to_part[chosen]
-    direction = np.empty((3, len(rays)), dtype=np.float32)
+    direction = np.empty((3, rays.shape[1]), dtype=np.float32)
     for axis in range(3):
-        row = np.repeat(to_part[:, axis], counts, axis=0)
-        direction[axis] = row[:, 0] * a + row[:, 1] * b + row[:, 2] * c
+        a, b, c = _spread(targets.to_part[chosen, axis], counts)
+        direction[axis] = a * rays[0] + b * rays[1] + c * rays[2]
     return direction
 
 
@@ -144,7 +143,7 @@ def _block(o: np.ndarray, d: np.ndarray, taper: np.ndarray) -> np.ndarray:
             outside, growth = sign * o[axis] - 1.0, sign * d[axis]
             if lean is not None:
                 half_lean = 0.5 * taper[lean]
-                outside, growth = outside + half_lean * height * 1.0, growth + half_lean * d[2]
+                outside, growth = outside + half_lean * height, growth + half_lean * d[2]
             at = -outside / growth
             np.maximum(enter, np.where(growth < 0, at, -np.inf), out=enter)
             np.minimum(leave, np.where(growth > 0, at, np.inf), out=leave)

@@ -132,9 +132,9 @@ class Street:
     def _parked(self) -> None:
         """Vehicles at the kerbs; the kinds that are rare stand near the start of every scene."""
         rng = self._rng
-        rare = ["vehicle.bus.rigid", "vehicle.trailer", "vehicle.truck", "vehicle.trailer"]
+        rare = ["vehicle.bus.rigid", "vehicle.trailer", "vehicle.truck"]
         common = (
-            ["vehicle.car"] * 14
+            ["vehicle.car"] * 24
             + ["vehicle.truck"] * 3
             + ["vehicle.trailer", "vehicle.bus.rigid", "vehicle.construction"]
         )
@@ -142,7 +142,7 @@ class Street:
             kerb = self.section.left_kerb if side == "left" else self.section.right_kerb
             sign, at = (1.0, -BEHIND_M) if side == "left" else (-1.0, -BEHIND_M)
             while at < self._end + AHEAD_M:
-                wanted = bool(rare) and 4.0 < at < 45.0
+                wanted = bool(rare) and 4.0 < at < 45.0 and rng.random() < 0.5
                 category = rare.pop(rng.integers(len(rare))) if wanted else common[rng.integers(len(common))]
                 lateral = (
                     kerb - sign * (0.15 + 0.5 * PARKING_M)
@@ -160,7 +160,7 @@ class Street:
                     continue
                 self.actors.append(_moved(one, at + length / 2))
                 at += length + rng.uniform(0.7, 2.5)
-                if rng.random() < 0.35:
+                if rng.random() < 0.3:
                     at += rng.uniform(4.0, 22.0) / self._density
 
     def _lanes(self) -> None:
@@ -217,7 +217,7 @@ class Street:
             side = "left" if sign > 0 else "right"
             speed = rng.uniform(2.5, 6.0)
             way = 1.0 if sign < 0 else -1.0
-            for at in self._places(22.0, -BEHIND_M, self._end + AHEAD_M):
+            for at in self._places(38.0, -BEHIND_M, self._end + AHEAD_M):
                 passing = [at + way * speed * t for t in (0.0, self._seconds)]
                 if any(min(passing) < stop and max(passing) > start for start, stop in self._taken[side]):
                     continue
@@ -239,7 +239,7 @@ class Street:
             + ("human.pedestrian.police_officer",)
         )
         for sign, kerb in ((-1.0, self.section.right_kerb), (1.0, self.section.left_kerb)):
-            for at in self._places(7.0, -50.0, self._end + 70.0):
+            for at in self._places(6.0, -50.0, self._end + 70.0):
                 category = people[rng.integers(len(people))]
                 lateral = kerb + sign * rng.uniform(0.8, PAVEMENT_M - 0.4)
                 kind = rng.random()
@@ -255,7 +255,7 @@ class Street:
                     )
                 else:
                     self._add(category, at, lateral, yaw=rng.uniform(-np.pi, np.pi), sitting=kind > 0.93)
-            for at in self._places(14.0, -40.0, self._end + 60.0):
+            for at in self._places(24.0, -40.0, self._end + 60.0):
                 category = "vehicle.bicycle" if rng.random() < 0.55 else "vehicle.motorcycle"
                 self._add(category, at, kerb + sign * 0.5, yaw=sign * np.pi / 2 + rng.normal(0, 0.3))
         self._crossing()

@@ -123,12 +123,12 @@ class Sweep:
         return np.linspace(self.top_rad, self.bottom_rad, self.beams)
 
     def rays(self) -> np.ndarray:
-        """(beams · columns, 3) unit directions in a frame that is the ego frame turned nowhere."""
+        """(3, beams · columns) unit directions in a frame that is the ego frame turned nowhere."""
         azimuth = np.arange(self.columns) * (2 * np.pi / self.columns)
         elevation, azimuth = np.meshgrid(self.elevations, azimuth, indexing="ij")
         flat = np.cos(elevation)
         directions = np.stack((flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)), axis=-1)
-        return directions.reshape(-1, 3).astype(np.float32)
+        return np.ascontiguousarray(directions.reshape(-1, 3).T, dtype=np.float32)
 
 
 def lidar_targets(placed: Placed, yaw: float, origin: np.ndarray, sweep: Sweep) -> tuple[Targets, np.ndarray]:

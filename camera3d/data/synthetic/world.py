@@ -14,6 +14,9 @@ from camera3d.data.synthetic.path import Path, SpeedProfile, random_path, random
 from camera3d.data.synthetic.street import CrossSection, Street, random_cross_section
 from camera3d.geometry import Float64
 
+OWN_LANE_M = 1.0
+SLACK_M = 0.8
+
 
 @dataclass(frozen=True, eq=False)
 class Poses:
@@ -26,7 +29,10 @@ class Poses:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class World:
-    """A scene. `parts` are those of all actors together, owner = position in `actors`."""
+    """A scene. `parts` are those of all actors together, owner = position in `actors`.
+
+    `sizes_wlh` (n, 3) are the boxes of the actors in metres.
+    """
 
     path: Path
     ego: SpeedProfile
@@ -55,6 +61,7 @@ class World:
         motion = {name: np.array([getattr(a, name) for a in self.actors], dtype=np.float64) for name in names}
         motion["profile"] = np.array([a.profile for a in self.actors], dtype=np.int64)
         object.__setattr__(self, "_motion", motion)
+        object.__setattr__(self, "sizes_wlh", np.array([a.size_wlh for a in self.actors]))
 
 
 def world_of(actors: list[Actor], **rest) -> World:
@@ -71,8 +78,7 @@ def make_world(options: SyntheticOptions, number: int) -> World:
     ego = random_profile(rng, options.seconds, path)
     section = random_cross_section(rng)
     street = Street(rng, section, ego, options.seconds, options.density)
-    actors = [one for one in street.actors if not path.folds(np.array(one.s), np.array(one.lateral))]
-    # The rest is the same at any image size: only what is drawn depends on it.
+    actors = [one for one in street.actors if not _in_the_way(path, one)]
     return world_of(
         actors,
         path=path,
@@ -89,3 +95,12 @@ def only(world: World, keep: list[int]) -> World:
         [world.actors[i] for i in keep],
         **{name: getattr(world, name) for name in ("path", "ego", "section", "profiles", "look_seed")},
     )
+
+
+def _in_the_way(path: Path, one: Actor) -> bool:
+    """Whether a bend brings the road nearer to a thing that does not move than where it was put beside it."""
+    if one.gain or one.speed or one.lateral_speed or abs(one.lateral) < OWN_LANE_M:
+        return False
+    x, y, _ = path.at(np.array(one.s), np.array(one.lateral))
+    nearest = np.hypot(path.x - x, path.y - y).min()
+    return bool(nearest < abs(one.lateral) - SLACK_M)

@@ -1,0 +1,280 @@
+"""The command: a checkpoint, a results JSON and a store; what it prints, leaves behind and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_cases import write_small_config
+from evaluation_cases import SCENES, VERSION, true_queries, write_ten_classes
+from golden.formula import state_dict
+
+from cache_schema.reader import TargetReader
+from cache_schema.spec import ArraySpec, FocalFacts
+from cache_schema.writer import StoreWriter
+from camera3d.data import ImagePipeline, build_index
+from camera3d.detectors import build_detector
+from camera3d.detectors.builder import load_config
+from camera3d.evaluation import predict_split
+from extract.dump_teacher import main as dump_teacher
+from train.cached_predictions import cached_detections
+from train.evaluate import main
+from train.evaluation_run import EvaluationOptions, run_evaluation
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
+
+
+@pytest.fixture(scope="module")
+def dataroot(tmp_path_factory):
+    return write_ten_classes(tmp_path_factory.mktemp("nuscenes"))
+
+
+@pytest.fixture(scope="module")
+def dataset(dataroot):
+    """The options that every command needs."""
+    return ["--dataroot", str(dataroot), "--version", VERSION]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Config and checkpoint of a small detector."""
+    folder = tmp_path_factory.mktemp("weights")
+    config = write_small_config(folder)
+    detector = build_detector(config)
+    torch.save({"state_dict": state_dict(detector)}, folder / "last.pth")
+    return [str(config), "--checkpoint", str(folder / "last.pth")]
+
+
+@pytest.fixture(scope="module")
+def dumped(weights, dataset, tmp_path_factory):
+    """The store that this detector leaves as a teacher."""
+    store = tmp_path_factory.mktemp("dumped") / "teacher.zarr"
+    options = ["--split", "all", "--arrays", "queries", "--workers", "0", "--threads", "1"]
+    assert dump_teacher([*weights, *dataset, *options, "--out", str(store)]) == 0
+    return store
+
+
+QUERIES = tuple(
+    ArraySpec(
+        name=name,
+        dtype=dtype,
+        shape=(2, 12, 10),
+        dimension_names=("layer", "query", last),
+        compressed=True,
+    )
+    for name, dtype, last in (("query_logits", "float16", "class"), ("query_boxes", "float32", "box_code"))
+)
+
+
+@pytest.fixture(scope="module")
+def knowing(dataroot, dumped, tmp_path_factory):
+    """`knowing(profile, scenes)`: the store of a teacher that knows the annotations, and orders classes anew.
+
+    In profile `focal` only the first six queries of a frame are confident.
+    """
+    index = build_index(dataroot, VERSION, "all")
+    spec = TargetReader(dumped).spec
+    class_names = spec.outputs.class_names[::-1]
+
+    def write(profile="exact", scenes=tuple(SCENES)) -> Path:
+        store = tmp_path_factory.mktemp(profile) / "teacher.zarr"
+        focal = FocalFacts(confidence=0.5, background_block=4, areas={}) if profile == "focal" else None
+        outputs = replace(spec.outputs, class_names=class_names)
+        writer = StoreWriter.create(
+            store, replace(spec, profile=profile, arrays=QUERIES, outputs=outputs, focal=focal)
+        )
+        for scene in index.select(scenes).scenes:
+            stamps = [(frame.sample_token, frame.timestamp_us) for frame in scene.frames]
+            with writer.scene(scene.name, scene.token, stamps) as open_scene:
+                for frame in scene.frames:
+                    logits, boxes = (
+                        tensor.numpy() for tensor in true_queries(frame.gt_boxes, frame.gt_labels)
+                    )
+                    values = {
+                        # The first layer is sure of nonsense.
+                        "query_logits": np.stack([-logits, logits[:, ::-1]]).astype(np.float16),
+                        "query_boxes": np.stack([boxes * 0, boxes]).astype(np.float32),
+                    }
+                    kept = {"areas": {}, "confident": np.arange(12) < 6} if profile == "focal" else {}
+                    open_scene.append(frame.sample_token, values, **kept)
+        return store
+
+    return write
+
+
+def numbers(table: str) -> dict[str, float]:
+    """NDS, mAP and the mean errors out of what the command printed."""
+    return {name: float(value) for name, value in re.findall(r"^(NDS|mA?\w+) +([\d.]+)$", table, re.M)}
+
+
+@pytest.fixture(scope="module")
+def evaluated(weights, dataset, tmp_path_factory):
+    """What the command prints and leaves behind for the checkpoint, run as a user would run it."""
+    out = tmp_path_factory.mktemp("out")
+    command = [sys.executable, "-W", "ignore", "train/evaluate.py", *weights, *dataset]
+    process = subprocess.run(
+        [*command, "--split", "mini_val", "--workers", "1", "--out", str(out)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return process, out
+
+
+def test_checkpoint(evaluated):
+    process, out = evaluated
+    lines = process.stdout.splitlines()
+    assert list(numbers(process.stdout)) == ["NDS", "mAP", "mATE", "mASE", "mAOE", "mAVE", "mAAE"]
+    assert len(lines) == 19  # the summary, an empty line, the head and ten classes: nothing else on stdout
+    assert "evaluate: 100%" in process.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    summary = json.loads((out / "metrics_summary.json").read_text())
+    assert metrics["nds"] == summary["nd_score"]
+    assert numbers(process.stdout)["NDS"] == pytest.approx(metrics["nds"], abs=1e-4)
+
+
+def test_results_of_a_checkpoint_score_the_same(evaluated, dataset, capsys):
+    process, out = evaluated
+    results = ["--results", str(out / "results_nusc.json")]
+    assert main([*results, *dataset, "--split", "mini_val"]) == 0
+    assert capsys.readouterr().out == process.stdout
+
+
+def test_replayed_detections_are_those_of_the_teacher(weights, dataroot, dumped):
+    config, _, checkpoint = weights
+    config = load_config(config)
+    detector = build_detector(config)
+    detector.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    index = build_index(dataroot, VERSION, "all")
+    pipeline = ImagePipeline.from_config(config.inputs)
+    direct = dict(predict_split(detector, index, pipeline, dataroot, device="cpu", workers=0, progress=False))
+    reader = TargetReader(dumped)
+    assert set(direct) == set(reader.sample_tokens)
+    for token, replayed in cached_detections(reader, direct):
+        live = direct[token]
+        assert len(live.scores) > 5
+        # Logits are stored in float16: one part in 2048, and near ties may change places.
+        n = min(len(live.scores), len(replayed.scores))
+        assert abs(len(live.scores) - len(replayed.scores)) <= 1
+        torch.testing.assert_close(replayed.scores[:n], live.scores[:n], atol=1e-3, rtol=0)
+        row_of = {(label, *box): score for label, box, score in rows(live)}
+        same = [
+            (score, row_of[label, *box]) for label, box, score in rows(replayed) if (label, *box) in row_of
+        ]
+        assert len(same) >= 0.9 * n
+        assert all(abs(one - other) < 1e-3 for one, other in same)
+
+
+def rows(detections):
+    """Label, box to a millimetre and score of each detection."""
+    boxes = [tuple(round(value, 3) for value in box) for box in detections.boxes.tolist()]
+    return zip(detections.labels.tolist(), boxes, detections.scores.tolist(), strict=True)
+
+
+def test_replayed_teacher_scores_as_it_does_live(weights, dataset, dumped, capsys):
+    assert main(["--from-cache", str(dumped), *dataset, "--split", "mini_val"]) == 0
+    replayed = numbers(capsys.readouterr().out)
+    assert main([*weights, *dataset, "--split", "mini_val", "--workers", "0"]) == 0
+    assert replayed == pytest.approx(numbers(capsys.readouterr().out), abs=2e-3)
+
+
+@pytest.mark.parametrize("profile", ["exact", "compact"])
+@pytest.mark.parametrize("split", ["mini_val", "all"])
+def test_knowing_teacher(knowing, dataset, profile, split, capsys):
+    """Last layer, class order of the store, predefined and custom split: any mistake would cost the score."""
+    assert main(["--from-cache", str(knowing(profile)), *dataset, "--split", split]) == 0
+    captured = capsys.readouterr()
+    assert numbers(captured.out)["NDS"] > 0.99
+    assert "replay: 100%" in captured.err
+
+
+def test_focal_store_replays_its_confident_queries(knowing, dataset, dataroot):
+    store = knowing("focal")
+    for token, found in cached_detections(TargetReader(store), TargetReader(store).sample_tokens):
+        sure = found.boxes[found.scores > 0.5]
+        truth = build_index(dataroot, VERSION, "all").by_token(token).gt_boxes[:6]
+        assert len(sure) == 6
+        np.testing.assert_allclose(sorted(sure[:, 0].tolist()), sorted(truth[:, 0]), atol=1e-4)
+    metrics = run_evaluation(
+        EvaluationOptions(from_cache=str(store), dataroot=str(dataroot), version=VERSION, split="all")
+    )
+    # Of twelve objects the first six: cars, truck, construction vehicle, bus and trailer.
+    found = {row.name for row in metrics.per_class if row.ap > 0.9}
+    assert found == {"car", "truck", "construction_vehicle", "bus", "trailer"}
+    assert {row.ap for row in metrics.per_class if row.name not in found} == {0.0}
+
+
+def test_focal_sample_without_confident_queries(knowing, monkeypatch):
+    reader = TargetReader(knowing("focal", ["scene-0061"]))
+    empty = {
+        "query_logits": np.zeros((0, 2, 10), np.float16),
+        "query_boxes": np.zeros((0, 2, 10), np.float32),
+    }
+    monkeypatch.setattr(reader, "read", lambda token, names: empty)
+    ((_, found),) = cached_detections(reader, reader.sample_tokens[:1])
+    assert found.boxes.shape == (0, 9)
+
+
+def test_store_of_another_split_is_refused(knowing, dataset, capsys):
+    store = knowing("exact", ["scene-0061"])
+    assert main(["--from-cache", str(store), *dataset, "--split", "mini_val"]) == 2
+    error = capsys.readouterr().err
+    assert "ResultsIncomplete" in error
+    assert "lacks 5 of the 5 samples of split 'mini_val':" in error
+    assert main(["--from-cache", str(store), *dataset, "--split", "one"]) == 0
+
+
+def test_store_without_queries_is_refused(weights, dataset, tmp_path, capsys):
+    store = tmp_path / "bev.zarr"
+    options = ["--split", "one", "--arrays", "bev", "--workers", "0", "--threads", "1", "--out", str(store)]
+    assert dump_teacher([*weights, *dataset, *options]) == 0
+    assert main(["--from-cache", str(store), *dataset, "--split", "one"]) == 2
+    assert "holds no query_logits and no query_boxes" in capsys.readouterr().err
+
+
+def test_student_with_extra_parts_is_refused(weights, dataset, tmp_path, capsys):
+    config, flag, checkpoint = weights
+    bigger = torch.load(checkpoint, weights_only=True)["state_dict"] | {
+        "distiller.lift.weight": torch.ones(2)
+    }
+    torch.save({"state_dict": bigger}, tmp_path / "training.pth")
+    assert main([config, flag, str(tmp_path / "training.pth"), *dataset, "--split", "one"]) == 2
+    error = capsys.readouterr().err
+    assert "CheckpointMismatch" in error
+    assert "distiller.lift.weight" in error
+
+
+REFUSED = {
+    "nothing to evaluate": ([], "name one thing to evaluate"),
+    "two things": (["--results", "a.json", "--from-cache", "b.zarr"], "name one thing to evaluate"),
+    "config alone": (["config.py"], "name one thing to evaluate"),
+    "no such file": (["--results", "/nowhere/a.json"], "no results JSON /nowhere/a.json"),
+    "no such store": (["--from-cache", "/nowhere/b.zarr"], "StoreNotFound"),
+    "no such config": (["nowhere.py", "--checkpoint", "a.pth"], "no config file nowhere.py"),
+    "bad workers": (["--results", "a.json", "--workers", "-1"], "--workers -1"),
+    "bad device": (["c.py", "--checkpoint", "a.pth", "--device", "tpu9"], "--device tpu9"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(dataset, options, message, capsys):
+    assert main([*options, *dataset, "--split", "one"]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_wrong_split_is_refused_before_anything_is_loaded(dataset, capsys):
+    assert main(["--from-cache", "/nowhere", *dataset, "--split", "val"]) == 2
+    assert "split 'val' belongs to v1.0-trainval" in capsys.readouterr().err
