@@ -1,4 +1,4 @@
-"""The demo's teacher: BEVFormer on 252×448 images, trained from scratch on synthetic scenes in minutes."""
+"""The demo's teacher: BEVFormer on 126×224 images, trained from scratch on synthetic scenes in minutes."""
 
 _base_ = ["../_base_/bevformer.py", "../_base_/schedule_24ep.py"]
 
@@ -27,7 +27,7 @@ model = dict(
     ),
 )
 
-inputs = dict(scale=1.0, pad_hw=(256, 448))
+inputs = dict(scale=0.5, pad_hw=(128, 224))
 
 # From scratch and in few steps: a history of one frame, a high rate for all parts, decayed step by step.
 queue_length = 2
