@@ -62,7 +62,7 @@ def verify(
     for name in _names_in(store / SCENES_GROUP):
         if name != METADATA_NAME:
             shards += _check_scene(store, name, spec, tokens, findings)
-    _check_head(store, findings)
+    _check_head(store, spec, findings)
     if plan is not None:
         _check_plan(store, plan, findings)
     _check_seal(store, plan, findings)
@@ -125,19 +125,26 @@ def _check_scene(
         if token in tokens:
             findings.add(part, path, f"has sample {token}, which scene {tokens[token]} has too")
         tokens.setdefault(token, name)
-    if spec is not None and manifest.fingerprint != fingerprint.digest(spec):
-        findings.add(part, path, "was written under another spec than the store's")
+    _check_fingerprint(manifest, part, spec, findings)
     check_scene_files(store, part, manifest, findings)
     return shards_of(part, manifest)
 
 
-def _check_head(store: Path, findings: Findings) -> None:
+def _check_head(store: Path, spec: StoreSpec | None, findings: Findings) -> None:
     if not (store / HEAD_GROUP).exists():
         return
     manifest = _manifest(store, HEAD_GROUP, HeadManifest, findings)
     if manifest is not None:
         findings.has_head = True
+        _check_fingerprint(manifest, HEAD_GROUP, spec, findings)
         findings.n_bytes += check_head_files(store, HEAD_GROUP, manifest, findings)
+
+
+def _check_fingerprint(
+    manifest: SceneManifest | HeadManifest, part: str, spec: StoreSpec | None, findings: Findings
+) -> None:
+    if spec is not None and manifest.fingerprint != fingerprint.digest(spec):
+        findings.add(part, f"{part}/{MANIFEST_NAME}", "was written under another spec than the store's")
 
 
 def _manifest(
