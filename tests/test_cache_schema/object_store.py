@@ -83,10 +83,4 @@ def write(place: object) -> None:
 
 def objects(prefix: S3Path) -> dict[str, bytes]:
     """Contents of every object below a prefix, by relative key."""
-    found = {}
-    for name in prefix.names():
-        below = objects(prefix / name)
-        found |= {f"{name}/{key}": data for key, data in below.items()}
-        if not below:
-            found[name] = (prefix / name).read_bytes()
-    return found
+    return {name: (prefix / name).read_bytes() for name in prefix.all_names()}
