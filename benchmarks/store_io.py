@@ -396,10 +396,10 @@ def main(argv: list[str] | None = None) -> int:
         "## Reading, one process",
         markdown_table([*header, f"at least {TARGET}"], reading),
         "Nothing is compressed but the masks of `focal` (LZ4). The first epoch tests every checksum"
-        ' (`verify_checksums="first"`, the default), later ones none. It cannot reach the target: a checksum is'
-        f" a second pass over the bytes ({CHECKSUMS}), and files that were just mapped have page faults, a plain"
-        f" map as well ({FRESH_MEMMAP}). Copying and testing in small blocks, to test what is still in the"
-        " processor's cache, was tried and gained nothing.",
+        ' (`verify_checksums="first"`, the default), later ones none. It cannot reach the target: a checksum'
+        f" is a second pass over the bytes ({CHECKSUMS}), and files that were just mapped have page faults, a"
+        f" plain map as well ({FRESH_MEMMAP}). Copying and testing in small blocks, to test what is still in"
+        " the processor's cache, was tried and gained nothing.",
         "## Opening a scene",
         markdown_table(["profile", "arrays", "ms"], opening),
         "What the first read of a scene takes longer than the next one: the manifest, the index of every"
