@@ -37,7 +37,7 @@ class ArraySpec(Fact):
     dtype: Annotated[str, one_of(*DTYPES)]
     shape: Annotated[tuple[int, ...], each(integer(1))]  # of one sample; the largest, when ragged
     dimension_names: Annotated[tuple[str, ...], each(names.dimension_name, unique=True)]  # without "sample"
-    compressed: Annotated[bool, flag]  # Blosc for small arrays; big maps gain nothing from it
+    compressed: Annotated[bool, flag]  # Blosc, for masks; features gain next to nothing from it
     rows_per_chunk: Annotated[int | None, optional(integer(1))] = None
 
     @property

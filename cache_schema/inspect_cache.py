@@ -31,11 +31,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         )
 
     info = command("info", "What a store is: teacher, dataset, scenes, bytes by array.")
-    info.add_argument("store", type=Path, help="folder of the store")
+    info.add_argument("store", help="folder of the store, or s3://bucket/prefix")
     info.add_argument("--json", action="store_true", help="the same as JSON, with every scene")
 
     show = command("show", "Statistics of one sample, and a picture of it.")
-    show.add_argument("store", type=Path, help="folder of the store")
+    show.add_argument("store", help="folder of the store, or s3://bucket/prefix")
     show.add_argument("sample_token", help="the sample, as the dataset calls it")
     show.add_argument(
         "--png", type=Path, metavar="FILE", help="draw maps, boxes and focal areas (matplotlib)"
@@ -48,7 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     verify = command(
         "verify", "Read everything against the checksums; exit 1 and a list when something is wrong."
     )
-    verify.add_argument("store", type=Path, help="folder of the store")
+    verify.add_argument("store", help="folder of the store, or s3://bucket/prefix")
     verify.add_argument("--jobs", type=positive(int), default=1, help="processes that read (default 1)")
     verify.add_argument(
         "--repair",
@@ -57,8 +57,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
 
     diff = command("diff", "How far apart two stores are, over the samples that both have.")
-    diff.add_argument("store", type=Path, help="folder of the store that counts as right")
-    diff.add_argument("other", type=Path, help="folder of the store that is compared with it")
+    diff.add_argument("store", help="the store that counts as right: a folder, or s3://bucket/prefix")
+    diff.add_argument("other", help="the store that is compared with it")
     diff.add_argument(
         "--tolerance",
         type=float,

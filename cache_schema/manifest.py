@@ -102,6 +102,7 @@ class ParameterRecord(Fact):
 class HeadManifest(Fact):
     """The published weights of the teacher's decoder and head."""
 
+    fingerprint: Annotated[str, sha256]  # of the spec that it was written under
     parameters: Annotated[tuple[ParameterRecord, ...], each(fact(ParameterRecord), minimum=1)]
     metadata_files: Annotated[tuple[FileRecord, ...], each(fact(FileRecord), minimum=1)]
 

@@ -1,6 +1,8 @@
 """Gives the arrays of a sample back by its token."""
 
+import mmap
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -18,9 +20,26 @@ from cache_schema.store_root import SCENES_GROUP, published_scenes, read_root
 from cache_schema.teacher_head import HEAD_GROUP, read_head
 from cache_schema.zarr_metadata import shard_key
 
-# Open shards cost a file descriptor and a map each; a scene has about a dozen.
-_OPEN_SHARDS = 64
+# Open shards cost a file descriptor and a map each; a scene has about a dozen, of profile `focal` 35.
+_OPEN_SHARDS = 256
 _OPEN_SCENES = 16
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a sample is: its scene, its row there, and its number among all samples of the store."""
+
+    scene_name: str
+    row: int
+    number: int
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A scene's manifest, and the records in it by array."""
+
+    manifest: SceneManifest
+    records: dict[str, ArrayRecord]
 
 
 class TargetReader:
@@ -34,7 +53,8 @@ class TargetReader:
         expect: what the store must have been made of; any part of a spec, see `fingerprint.difference`.
         verify_checksums: whether arrays are tested against the checksums made when they were written: "first"
             when this reader first gives one out (from an object store: whenever it does), True always, False
-            never. Forked workers know what their parent had tested; a pickled reader starts anew.
+            never. Workers that are forked from a process that knows the store's samples (has asked for
+            `sample_tokens`, say) share what any of them tested; a pickled reader starts anew.
 
     Raises:
         StoreNotFound: nothing, or no store of ours, at `path`.
@@ -60,7 +80,8 @@ class TargetReader:
         self.spec: StoreSpec = read_root(self.path)
         if expect is not None:
             require(expect, self.spec, self.path)
-        self._manifest = lru_cache(maxsize=_OPEN_SCENES)(self._open_manifest)
+        self._array_numbers = {array.name: number for number, array in enumerate(self.spec.stored_arrays)}
+        self._scene = lru_cache(maxsize=_OPEN_SCENES)(self._open_scene)
         self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._open_shard)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,26 +116,17 @@ class TargetReader:
         return tuple(self._places)
 
     @cached_property
-    def _places(self) -> dict[str, tuple[str, int]]:
-        places: dict[str, tuple[str, int]] = {}
+    def _places(self) -> dict[str, _Place]:
+        places: dict[str, _Place] = {}
         for name, tokens in self.scenes.items():
             for row, token in enumerate(tokens):
                 if token in places:
-                    raise Corrupt(f"sample {token} of {self.path} is in scenes {places[token][0]} and {name}")
-                places[token] = (name, row)
+                    other = places[token].scene_name
+                    raise Corrupt(f"sample {token} of {self.path} is in scenes {other} and {name}")
+                places[token] = _Place(name, row, len(places))
+        # Made together with the places, so that workers forked later share it.
+        self._verified = mmap.mmap(-1, max(1, len(places) * len(self._array_numbers)))
         return places
-
-    @cached_property
-    def _verified(self) -> dict[tuple[str, str], bytearray]:
-        """By scene and array, a byte a sample: 1 once its values were found to match their checksum.
-
-        As large from the start as it will ever be. A test that is lost between threads is made again.
-        """
-        return {
-            (name, array.name): bytearray(len(tokens))
-            for name, tokens in self.scenes.items()
-            for array in self.spec.stored_arrays
-        }
 
     def __len__(self) -> int:
         return len(self._places)
@@ -142,9 +154,9 @@ class TargetReader:
             Corrupt: bytes are missing or do not match their checksum.
         """
         wanted = self._wanted(names)
-        scene_name, row = self._place(sample_token)
-        records = {record.array.name: record for record in self._manifest(scene_name).arrays}
-        return {name: self._read_array(sample_token, scene_name, row, records[name]) for name in wanted}
+        place = self._place(sample_token)
+        records = self._scene(place.scene_name).records
+        return {name: self._read_array(sample_token, place, records[name]) for name in wanted}
 
     def read_focal(self, sample_token: str) -> FocalSample:
         """A sample of profile `focal`. Raises as `read`, and SpecInvalid when the profile is another."""
@@ -152,23 +164,24 @@ class TargetReader:
 
     def scene_of(self, sample_token: str) -> str:
         """Name of the scene that holds a sample. Raises SampleMissing."""
-        return self._place(sample_token)[0]
+        return self._place(sample_token).scene_name
 
     def timestamp_us(self, sample_token: str) -> int:
         """When a sample was taken, in microseconds. Raises SampleMissing."""
-        scene_name, row = self._place(sample_token)
-        return self._manifest(scene_name).timestamps_us[row]
+        place = self._place(sample_token)
+        return self._scene(place.scene_name).manifest.timestamps_us[place.row]
 
     def read_teacher_head(self) -> dict[str, np.ndarray]:
         """Weights of the teacher's decoder and head, float32 by dotted name.
 
-        Raises StoreNotFound when none were written, Corrupt when they are damaged.
+        Raises StoreNotFound when none were written, FingerprintMismatch when another dump wrote them, Corrupt
+        when they are damaged.
         """
-        return read_head(self.path / HEAD_GROUP)
+        return read_head(self.path / HEAD_GROUP, self._fingerprint)
 
     def _wanted(self, names: Iterable[str] | None) -> list[str]:
-        known = [array.name for array in self.spec.stored_arrays]
-        wanted = known if names is None else list(names)
+        known = self._array_numbers
+        wanted = list(known) if names is None else list(names)
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise SpecInvalid(
@@ -177,7 +190,7 @@ class TargetReader:
             )
         return wanted
 
-    def _place(self, sample_token: str) -> tuple[str, int]:
+    def _place(self, sample_token: str) -> _Place:
         place = self._places.get(sample_token)
         if place is None:
             dataset = self.spec.dataset
@@ -189,34 +202,38 @@ class TargetReader:
             )
         return place
 
-    def _read_array(self, sample_token: str, scene_name: str, row: int, record: ArrayRecord) -> np.ndarray:
+    def _read_array(self, sample_token: str, place: _Place, record: ArrayRecord) -> np.ndarray:
         name = record.array.name
         try:
-            shard_number, slot = divmod(row, record.samples_per_shard)
-            values = self._shard(scene_name, name, shard_number).read(slot)
-            if self._must_verify(scene_name, name, row):
-                if crc32c(raw_bytes(values)) != record.crc32c[row]:
-                    raise Corrupt("its values do not match their checksum")
-                self._verified[scene_name, name][row] = 1
+            shard_number, slot = divmod(place.row, record.samples_per_shard)
+            values = self._shard(place.scene_name, name, shard_number).read(slot)
+            if self.verify_checksums:
+                self._verify(values, record.crc32c[place.row], place, name)
         except Corrupt as error:
-            raise Corrupt(f"sample {sample_token}, scene {scene_name}, array {name}: {error}") from None
+            where = f"sample {sample_token}, scene {place.scene_name}, array {name}"
+            raise Corrupt(f"{where}: {error}") from None
         return values
 
-    def _must_verify(self, scene_name: str, array_name: str, row: int) -> bool:
-        if self.verify_checksums != "first":
-            return bool(self.verify_checksums)
+    def _verify(self, values: np.ndarray, checksum: str, place: _Place, array_name: str) -> None:
+        """Test values against their checksum, unless that was done and is not always wanted."""
+        position = place.number * len(self._array_numbers) + self._array_numbers[array_name]
         # What comes over a network is another answer every time, and the checksum is quick beside it.
-        return isinstance(self.path, S3Path) or not self._verified[scene_name, array_name][row]
+        once = self.verify_checksums == "first" and not isinstance(self.path, S3Path)
+        if once and self._verified[position]:
+            return
+        if crc32c(raw_bytes(values)) != checksum:
+            raise Corrupt("its values do not match their checksum")
+        self._verified[position] = 1
 
-    def _open_manifest(self, scene_name: str) -> SceneManifest:
+    def _open_scene(self, scene_name: str) -> _Scene:
         manifest = read_manifest(self.path / SCENES_GROUP / scene_name, SceneManifest)
         stored = tuple(record.array for record in manifest.arrays)
         if stored != self.spec.stored_arrays:
             raise Corrupt(f"scene {scene_name} of {self.path} holds other arrays than the store's spec says")
-        return manifest
+        return _Scene(manifest, {record.array.name: record for record in manifest.arrays})
 
     def _open_shard(self, scene_name: str, array_name: str, number: int) -> ShardReader:
-        record = next(r for r in self._manifest(scene_name).arrays if r.array.name == array_name)
+        record = self._scene(scene_name).records[array_name]
         path = self.path / SCENES_GROUP / scene_name / array_name / shard_key(record.array, number)
         return ShardReader(
             path,

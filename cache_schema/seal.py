@@ -96,11 +96,12 @@ def read_seal(store: StorePath) -> Seal:
     return unpack_manifest(data, path, Seal)
 
 
-def remove_seal(store: Path) -> None:
+def remove_seal(store: StorePath) -> None:
     """Take the seal off, before a scene is taken out of the store."""
     with contextlib.suppress(FileNotFoundError):
         (store / SEAL_NAME).unlink()
-        sync_folder(store)
+        if isinstance(store, Path):
+            sync_folder(store)
 
 
 def _sha256(path: StorePath) -> str:

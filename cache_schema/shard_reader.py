@@ -1,7 +1,8 @@
 """Reads samples out of one shard through a memory map.
 
-One copy from the page cache into the caller's own array is all it takes, which is what np.memmap takes too.
-Nothing here starts a thread, so forked data workers may use what their parent opened.
+One copy from the page cache into the caller's own array is all it takes, which is what np.memmap takes too:
+where a sample lies is worked out when it is first read, and kept as a view of the map from then on. Nothing
+here starts a thread, so forked data workers may use what their parent opened.
 """
 
 import mmap
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schema.codec import decode
+from cache_schema.codec import decode, plain_values
 from cache_schema.errors import Corrupt
 from cache_schema.shard_index import MISSING, unpack_index
 from cache_schema.spec import ArraySpec
@@ -38,28 +39,41 @@ class ShardReader:
         self._array = array
         self._rows = rows
         try:
-            self._view = RemoteBytes(path) if isinstance(path, S3Path) else _memory_map(path)
+            self._bytes = RemoteBytes(path) if isinstance(path, S3Path) else _memory_map(path)
         except FileNotFoundError:
             raise Corrupt(f"{path} is gone") from None
-        if self._view.nbytes != nbytes:
-            raise Corrupt(f"{path} has {self._view.nbytes} bytes, {nbytes} were written")
+        if self._bytes.nbytes != nbytes:
+            raise Corrupt(f"{path} has {self._bytes.nbytes} bytes, {nbytes} were written")
         try:
-            self._index = unpack_index(self._view, slots * array.chunks_per_sample)
+            self._index = unpack_index(self._bytes, slots * array.chunks_per_sample)
         except Corrupt as error:
             raise Corrupt(f"{path}: {error}") from None
+        self._mapped = not isinstance(path, S3Path) and not array.compressed
+        self._views: list[np.ndarray | None] = [None] * slots
 
     def read(self, slot: int) -> np.ndarray:
         """Values of the sample in a slot, in memory of their own. Raises Corrupt when they cannot be."""
+        view = self._views[slot]
+        if view is not None:
+            return view.copy()
         rows = None if self._rows is None else self._rows[slot]
         try:
             start, end = self._extent(slot, 1 if rows is None else self._array.n_chunks(rows))
-            return decode(self._array, self._view[start:end], rows)
+            if not self._mapped:
+                return decode(self._array, self._bytes[start:end], rows)
+            view = self._views[slot] = plain_values(self._array, self._bytes[start:end], rows)
+            return view.copy()
         except Corrupt as error:
             raise Corrupt(f"{self._path}, slot {slot}: {error}") from None
 
     def _extent(self, slot: int, n_chunks: int) -> tuple[int, int]:
         """Where the chunks of a sample begin and end; they lie one after the other."""
         per_sample = self._array.chunks_per_sample
+        if not self._array.ragged:
+            offset, size = self._index[slot].tolist()
+            if offset == MISSING:
+                raise Corrupt("a chunk is missing")
+            return offset, offset + size
         extents = self._index[slot * per_sample : (slot + 1) * per_sample]
         offsets, sizes = extents[:n_chunks].T
         if (offsets == MISSING).any():
@@ -68,7 +82,7 @@ class ShardReader:
             raise Corrupt("more chunks than the sample has")
         if n_chunks == 0:
             return 0, 0
-        if self._array.ragged and (sizes != self._array.chunk_nbytes).any():
+        if (sizes != self._array.chunk_nbytes).any():
             raise Corrupt(f"chunks that are not of {self._array.chunk_nbytes} bytes")
         if (offsets[1:] != offsets[:-1] + sizes[:-1]).any():
             raise Corrupt("chunks that do not follow one another")

@@ -3,13 +3,13 @@
 `S3Path` has the few methods of `Path` that reading and publishing need, so that both are used alike.
 """
 
+import contextlib
 import io
 import os
 import shutil
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -85,15 +85,30 @@ class S3Path:
 
     def names(self) -> list[str]:
         """Names one level below this prefix, of objects and of further prefixes. Raises FileNotFoundError."""
-        found: list[str] = []
-        query = {"list-type": "2", "prefix": f"{self.key}/", "delimiter": "/"}
+        return [name.rstrip("/") for name in self._listed({"delimiter": "/"})]
+
+    def all_names(self) -> list[str]:
+        """Names of all objects below this prefix, with "/" between their parts. Raises FileNotFoundError."""
+        return list(self._listed({}))
+
+    def is_dir(self) -> bool:
+        """Whether objects lie below this prefix."""
+        return next(self._listed({"max-keys": "1"}), None) is not None
+
+    def unlink(self) -> None:
+        """Remove the object; no error when there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            request("DELETE", self.bucket, self.key)
+
+    def _listed(self, options: Mapping[str, str]) -> Iterator[str]:
+        query = {"list-type": "2", "prefix": f"{self.key}/", **options}
         while True:
             page = ElementTree.fromstring(request("GET", self.bucket, "", query=query).body)
             keys = page.iterfind("{*}Contents/{*}Key"), page.iterfind("{*}CommonPrefixes/{*}Prefix")
-            found += [str(key.text)[len(self.key) + 1 :].rstrip("/") for kind in keys for key in kind]
+            yield from (str(key.text)[len(self.key) + 1 :] for kind in keys for key in kind)
             following = page.findtext("{*}NextContinuationToken")
             if not following:
-                return found
+                return
             query["continuation-token"] = following
 
 
@@ -126,8 +141,19 @@ def names_in(folder: StorePath) -> list[str]:
     """Names in a folder, sorted; none when there is no such folder."""
     try:
         return sorted(folder.names() if isinstance(folder, S3Path) else os.listdir(folder))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def names_below(folder: StorePath) -> tuple[list[str], list[str]]:
+    """Relative paths of all files and of all folders below a folder; an object store has no folders."""
+    if isinstance(folder, S3Path):
+        return sorted(folder.all_names()), []
+    files, folders = [], []
+    for path in sorted(folder.rglob("*")):
+        kind = folders if path.is_dir() and not path.is_symlink() else files
+        kind.append(path.relative_to(folder).as_posix())
+    return files, folders
 
 
 def put_bytes(target: S3Path, data: bytes) -> bool:
@@ -138,7 +164,7 @@ def put_bytes(target: S3Path, data: bytes) -> bool:
     return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def uploaded_folder(target: S3Path, last: str) -> Iterator[Path]:
     """A local temporary folder whose files are uploaded to `target` when the block ends well.
 

@@ -8,7 +8,15 @@ import numpy as np
 
 from cache_schema import names
 from cache_schema.codec import crc32c, raw_bytes
-from cache_schema.errors import Corrupt, NotFinite, Problem, SpecInvalid, StoreNotFound, shown
+from cache_schema.errors import (
+    Corrupt,
+    FingerprintMismatch,
+    NotFinite,
+    Problem,
+    SpecInvalid,
+    StoreNotFound,
+    shown,
+)
 from cache_schema.fields import Unfit
 from cache_schema.files import write_new
 from cache_schema.finite import all_finite, describe_not_finite
@@ -26,8 +34,8 @@ from cache_schema.zarr_metadata import METADATA_NAME, group_document, parameter_
 HEAD_GROUP = "teacher_head"
 
 
-def head_manifest(parameters: Mapping[str, np.ndarray]) -> HeadManifest:
-    """The manifest that these parameters get.
+def head_manifest(parameters: Mapping[str, np.ndarray], fingerprint: str) -> HeadManifest:
+    """The manifest that these parameters get in a store of that fingerprint.
 
     Raises:
         SpecInvalid: names, dtypes or shapes that cannot be stored, all of them listed.
@@ -52,6 +60,7 @@ def head_manifest(parameters: Mapping[str, np.ndarray]) -> HeadManifest:
             raise NotFinite(f"teacher head, parameter {name}: {describe_not_finite(values)}")
     documents = head_documents({name: values.shape for name, values in ordered.items()})
     return HeadManifest(
+        fingerprint=fingerprint,
         parameters=tuple(
             ParameterRecord(name=name, shape=values.shape, crc32c=crc32c(raw_bytes(values)))
             for name, values in ordered.items()
@@ -79,10 +88,15 @@ def write_head(folder: Path, parameters: Mapping[str, np.ndarray], manifest: Hea
     write_new(folder / MANIFEST_NAME, pack_manifest(manifest))
 
 
-def read_head(folder: StorePath) -> dict[str, np.ndarray]:
+def read_head(folder: StorePath, fingerprint: str) -> dict[str, np.ndarray]:
     """All parameters by dotted name, float32, each tested against its checksum.
 
-    Raises StoreNotFound when no head was published here, Corrupt when a parameter is damaged.
+    Args:
+        folder: the head's group.
+        fingerprint: of the store.
+
+    Raises StoreNotFound when no head was published here, FingerprintMismatch when it is that of another
+    store, Corrupt when a parameter is damaged.
     """
     try:
         manifest = read_manifest(folder, HeadManifest)
@@ -91,6 +105,11 @@ def read_head(folder: StorePath) -> dict[str, np.ndarray]:
             f"{folder} holds no teacher head.\n"
             "Run the dump again over the same store: it writes what is missing."
         ) from None
+    if manifest.fingerprint != fingerprint:
+        raise FingerprintMismatch(
+            f"{folder} was written by another dump than the one that began the store.\n"
+            "Remove the folder, and run the dump again over the store to make it anew."
+        )
     return {record.name: _read_parameter(folder, record) for record in manifest.parameters}
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from cache_schema import names
+from cache_schema import fingerprint, names
 from cache_schema.errors import AlreadyPublished, SampleMissing
 from cache_schema.files import published_folder, remove_abandoned
 from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
@@ -104,7 +104,7 @@ class StoreWriter:
             NotFinite: a NaN or infinity.
             AlreadyPublished: the store has a head with other weights.
         """
-        manifest = head_manifest(parameters)
+        manifest = head_manifest(parameters, fingerprint.digest(self.spec))
         target = self.path / HEAD_GROUP
         try:
             with published_folder(self.path, target) as folder:

@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from cache_schema.codec import BLOSC_CNAME, BLOSC_LEVEL, BLOSC_SHUFFLE
+from cache_schema.codec import BLOSC_CNAME, BLOSC_LEVEL, blosc_shuffle
 from cache_schema.spec import ArraySpec
 
 METADATA_NAME = "zarr.json"
@@ -47,7 +47,7 @@ def array_document(array: ArraySpec, n_samples: int) -> bytes:
         typesize=np.dtype(array.dtype).itemsize,
         cname=BLOSC_CNAME,
         clevel=BLOSC_LEVEL,
-        shuffle=BLOSC_SHUFFLE,
+        shuffle=blosc_shuffle(array),
         blocksize=0,
     )
     per_sample = array.shape

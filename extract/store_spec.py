@@ -73,7 +73,7 @@ def chosen_arrays(
                     dtype="float32" if name in FLOAT32_ARRAYS else "float16",
                     shape=feature_map.shape,
                     dimension_names=feature_map.dimension_names,
-                    compressed=group == "queries",
+                    compressed=False,
                 )
             )
     frame_arrays = (
@@ -83,7 +83,7 @@ def chosen_arrays(
     for name, shape, dimension_names in frame_arrays:
         arrays.append(
             ArraySpec(
-                name=name, dtype="float64", shape=shape, dimension_names=dimension_names, compressed=True
+                name=name, dtype="float64", shape=shape, dimension_names=dimension_names, compressed=False
             )
         )
     return tuple(arrays)

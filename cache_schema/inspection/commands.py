@@ -8,7 +8,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cache_schema.errors import StoreNotFound
 from cache_schema.inspection.diff import as_text as difference_text
 from cache_schema.inspection.diff import difference
 from cache_schema.inspection.faults import Findings
@@ -20,25 +19,25 @@ from cache_schema.inspection.repair import repair
 from cache_schema.inspection.sample import load_sample, statistics
 from cache_schema.inspection.tables import aligned, bytes_text
 from cache_schema.inspection.verify import verify as verify_store
+from cache_schema.storage import store_path
 
 
 def info(args: Namespace) -> tuple[str | dict[str, Any], int]:
     """What a store is."""
-    _require_folder(args.store)
-    facts = describe(args.store)
-    return (facts if args.json else as_text(facts, args.store)), 0
+    store = store_path(args.store)
+    facts = describe(store)
+    return (facts if args.json else as_text(facts, store)), 0
 
 
 def verify(args: Namespace) -> tuple[str, int]:
     """Whether a store is whole; with `--repair`, take out what is not."""
-    _require_folder(args.store)
     with tqdm(desc="verify", unit="B", unit_scale=True, smoothing=0.1) as bar:
 
         def on_bytes(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        findings = verify_store(args.store, args.jobs, on_bytes)
+        findings = verify_store(store_path(args.store), args.jobs, on_bytes)
     lines = [_summary(findings)]
     if findings.faults:
         lines += ["", f"{len(findings.faults)} faults:"]
@@ -49,8 +48,7 @@ def verify(args: Namespace) -> tuple[str, int]:
 
 def show(args: Namespace) -> tuple[str, int]:
     """Statistics of a sample; with `--png`, a picture of it."""
-    _require_folder(args.store)
-    sample = load_sample(args.store, args.sample_token, args.min_score)
+    sample = load_sample(store_path(args.store), args.sample_token, args.min_score)
     text = statistics(sample)
     if args.png is not None:
         draw_sample(sample, args.png, args.dataroot)
@@ -60,15 +58,13 @@ def show(args: Namespace) -> tuple[str, int]:
 
 def diff(args: Namespace) -> tuple[str, int]:
     """How far apart two stores are."""
-    _require_folder(args.store)
-    _require_folder(args.other)
     with tqdm(desc="diff", unit="sample", smoothing=0.1) as bar:
 
         def on_samples(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        found = difference(args.store, args.other, on_samples)
+        found = difference(store_path(args.store), store_path(args.other), on_samples)
     return difference_text(found, args.tolerance), 0 if found.within(args.tolerance) else 1
 
 
@@ -119,7 +115,7 @@ def _summary(findings: Findings) -> str:
 def _what_to_do(args: Namespace, findings: Findings) -> list[str]:
     lines = []
     if args.repair:
-        removed = repair(args.store, findings)
+        removed = repair(store_path(args.store), findings)
         if removed:
             lines += [f"taken out: {', '.join(removed)}", "Run the same dump again: it writes only these."]
     elif findings.damaged_parts:
@@ -131,11 +127,6 @@ def _what_to_do(args: Namespace, findings: Findings) -> list[str]:
     if any(not fault.damage for fault in findings.faults):
         lines.append("Files that do not belong there, or may not be read, are left to you.")
     return lines
-
-
-def _require_folder(path: object) -> None:
-    if ":/" in str(path):
-        raise StoreNotFound(f"{path}: these commands read a local copy, no object store")
 
 
 BY_NAME = {"info": info, "show": show, "diff": diff, "plan": plan, "verify": verify}

@@ -7,13 +7,13 @@ Stores of different profiles are compared by the teacher's arrays: int8 maps are
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from cache_schema.inspection.tables import aligned
 from cache_schema.inspection.teacher_values import TeacherValues, query_axes, teacher_values
 from cache_schema.reader import TargetReader
+from cache_schema.storage import StorePath
 
 _BLOCK = 1 << 20  # values at a time: float64 copies of a whole map would take gigabytes
 
@@ -90,7 +90,7 @@ class Difference:
 
 
 def difference(
-    path_a: Path, path_b: Path, on_samples: Callable[[int, int], None] = lambda done, total: None
+    path_a: StorePath, path_b: StorePath, on_samples: Callable[[int, int], None] = lambda done, total: None
 ) -> Difference:
     """Compare two stores; `path_a` counts as right.
 

@@ -1,7 +1,7 @@
 """What a store is: its spec in short, its scenes, and the bytes of its arrays."""
 
 import math
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 from cache_schema.files import STAGING_PREFIX
@@ -9,11 +9,13 @@ from cache_schema.inspection.tables import aligned, bytes_text, shape_text
 from cache_schema.manifest import HeadManifest, read_manifest, read_raw_manifest
 from cache_schema.seal import SEAL_NAME, read_seal
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import S3Path, StorePath, names_in
 from cache_schema.store_root import SCENES_GROUP, published_scenes, read_plan, read_root
 from cache_schema.teacher_head import HEAD_GROUP
+from cache_schema.zarr_metadata import METADATA_NAME
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: StorePath) -> dict[str, Any]:
     """Facts about a store, ready for JSON. Reads its records and none of its data.
 
     Raises StoreNotFound, SchemaTooNew, or Corrupt when a record is damaged.
@@ -45,9 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
         "samples": n_samples,
         "sealed": sealed,
         "missing_scenes": None if plan is None else [name for name in plan.n_samples if name not in scenes],
-        "left_behind": sorted(
-            entry.name for entry in path.iterdir() if entry.name.startswith(STAGING_PREFIX)
-        ),
+        "left_behind": left_behind(path, scenes),
         "arrays": [
             array.to_dict()
             | {
@@ -61,6 +61,17 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
+def left_behind(path: StorePath, published: Collection[str]) -> list[str]:
+    """Parts that are being written, or whose writer was killed.
+
+    In an object store those are scenes without a manifest, which the next dump writes over.
+    """
+    if isinstance(path, S3Path):
+        names = names_in(path / SCENES_GROUP)
+        return [f"{SCENES_GROUP}/{name}" for name in names if name != METADATA_NAME and name not in published]
+    return [name for name in names_in(path) if name.startswith(STAGING_PREFIX)]
+
+
 def _teacher(spec: StoreSpec) -> dict[str, Any]:
     teacher = spec.teacher
     return {
@@ -72,7 +83,7 @@ def _teacher(spec: StoreSpec) -> dict[str, Any]:
     }
 
 
-def _head(folder: Path) -> dict[str, int] | None:
+def _head(folder: StorePath) -> dict[str, int] | None:
     try:
         manifest = read_manifest(folder, HeadManifest)
     except FileNotFoundError:
@@ -83,7 +94,7 @@ def _head(folder: Path) -> dict[str, int] | None:
     }
 
 
-def as_text(facts: dict[str, Any], path: Path) -> str:
+def as_text(facts: dict[str, Any], path: StorePath) -> str:
     """`describe` for people."""
     teacher, dataset = facts["teacher"], facts["dataset"]
     if teacher["trained"]:

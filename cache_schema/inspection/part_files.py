@@ -1,16 +1,16 @@
 """The files of one published part, a scene or the teacher head, against its manifest."""
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cache_schema.codec import crc32c, raw_bytes
 from cache_schema.errors import Corrupt
 from cache_schema.inspection.faults import Fault, Findings
 from cache_schema.manifest import MANIFEST_NAME, ArrayRecord, FileRecord, HeadManifest, SceneManifest
 from cache_schema.shard_reader import ShardReader
+from cache_schema.storage import StorePath, names_below
 from cache_schema.zarr_metadata import METADATA_NAME, parameter_key, shard_key
 
 _BLOCK_NBYTES = 1 << 24
@@ -44,7 +44,7 @@ def shards_of(part: str, manifest: SceneManifest) -> list[Shard]:
     ]
 
 
-def check_scene_files(store: Path, part: str, manifest: SceneManifest, findings: Findings) -> None:
+def check_scene_files(store: StorePath, part: str, manifest: SceneManifest, findings: Findings) -> None:
     """All of a scene but the bytes of its shards."""
     metadata = {f"{record.array.name}/{METADATA_NAME}" for record in manifest.arrays} | {METADATA_NAME}
     recorded = {record.path for record in manifest.metadata_files}
@@ -56,7 +56,7 @@ def check_scene_files(store: Path, part: str, manifest: SceneManifest, findings:
     check_names(store, part, recorded | shards, findings)
 
 
-def check_head_files(store: Path, part: str, manifest: HeadManifest, findings: Findings) -> int:
+def check_head_files(store: StorePath, part: str, manifest: HeadManifest, findings: Findings) -> int:
     """All of the teacher head; returns the bytes of its parameters."""
     parameters = [
         FileRecord(
@@ -72,7 +72,7 @@ def check_head_files(store: Path, part: str, manifest: HeadManifest, findings: F
     return sum(record.nbytes for record in parameters)
 
 
-def check_file(store: Path, part: str, record: FileRecord, findings: Findings) -> None:
+def check_file(store: StorePath, part: str, record: FileRecord, findings: Findings) -> None:
     """One small file against its size and checksum."""
     path = f"{part}/{record.path}"
     try:
@@ -86,28 +86,22 @@ def check_file(store: Path, part: str, record: FileRecord, findings: Findings) -
         findings.add(part, path, "does not match its checksum")
 
 
-def check_names(store: Path, part: str, expected: Iterable[str], findings: Findings) -> None:
+def check_names(store: StorePath, part: str, expected: Iterable[str], findings: Findings) -> None:
     """Files that no record speaks of. Those that are missing are found when they are read."""
     known = {MANIFEST_NAME, *expected}
-    folders = {str(Path(path).parent) for path in known}
-    for folder, folder_names, file_names in os.walk(store / part):
-        relative = os.path.relpath(folder, store / part)
-        for name in file_names:
-            path = os.path.normpath(os.path.join(relative, name))
-            if path not in known:
-                findings.add(part, f"{part}/{path}", "does not belong there", damage=False)
-        for name in folder_names:
-            path = os.path.normpath(os.path.join(relative, name))
-            if path not in folders:
-                findings.add(part, f"{part}/{path}", "does not belong there", damage=False)
+    known_folders = {str(PurePosixPath(path).parent) for path in known}
+    files, folders = names_below(store / part)
+    for path in sorted({*files, *folders} - known - known_folders):
+        findings.add(part, f"{part}/{path}", "does not belong there", damage=False)
 
 
-def check_shard(store: Path, shard: Shard) -> list[Fault]:
+def check_shard(store: StorePath, shard: Shard) -> list[Fault]:
     """Read every sample of a shard; all faults but those of a shard that cannot be read at all."""
     first = shard.number * shard.record.samples_per_shard
     checksums = shard.record.crc32c[first : first + shard.record.samples_per_shard]
     try:
-        _read_through(store / shard.path)
+        if isinstance(store, Path):
+            _read_through(store / shard.path)
         reader = ShardReader(
             store / shard.path,
             shard.record.array,
@@ -145,5 +139,5 @@ def _read_through(path: Path) -> None:
             pass
 
 
-def _without_path(error: Corrupt, path: Path) -> str:
+def _without_path(error: Corrupt, path: StorePath) -> str:
     return str(error).removeprefix(str(path)).lstrip(":, ")

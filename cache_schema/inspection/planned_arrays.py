@@ -53,8 +53,9 @@ def _bevformer(model: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Arra
     points = (layers, queries, head["num_heads"], 1, head["decoder_points"])
     point_names = (*per_query, "head", "bev_level", "point")
     arrays = [
-        _map(
+        _array(
             f"pv_feats_{level}",
+            "float16",
             # Every halving rounds up, as convolutions with stride 2 and padding do.
             (n_cameras, channels, -(-height // stride), -(-width // stride)),
             ("camera", "channel", f"pv_{level}_y", f"pv_{level}_x"),
@@ -63,18 +64,18 @@ def _bevformer(model: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[Arra
     ]
     return [
         *arrays,
-        _map("bev_feats", (channels, *head["bev_hw"]), ("channel", "bev_y", "bev_x")),
-        _small(
+        _array("bev_feats", "float16", (channels, *head["bev_hw"]), ("channel", "bev_y", "bev_x")),
+        _array(
             "query_logits", "float16", (layers, queries, len(model["class_names"])), (*per_query, "class")
         ),
-        _small("query_boxes", "float32", (layers, queries, 10), (*per_query, "box_code")),
-        _small("query_feats", "float16", (layers, queries, channels), (*per_query, "channel")),
-        _small("reference_points", "float32", (layers, queries, 3), (*per_query, "xyz")),
-        _small("sampling_locations", "float32", (*points, 2), (*point_names, "xy")),
-        _small("attention_weights", "float16", points, point_names),
-        _small("focal_feats", "float16", (layers, queries, channels), (*per_query, "channel")),
-        _small("can_bus", "float64", (18,), ("can_bus_number",)),
-        _small("lidar2img", "float64", (n_cameras, 4, 4), ("camera", "image_row", "lidar_column")),
+        _array("query_boxes", "float32", (layers, queries, 10), (*per_query, "box_code")),
+        _array("query_feats", "float16", (layers, queries, channels), (*per_query, "channel")),
+        _array("reference_points", "float32", (layers, queries, 3), (*per_query, "xyz")),
+        _array("sampling_locations", "float32", (*points, 2), (*point_names, "xy")),
+        _array("attention_weights", "float16", points, point_names),
+        _array("focal_feats", "float16", (layers, queries, channels), (*per_query, "channel")),
+        _array("can_bus", "float64", (18,), ("can_bus_number",)),
+        _array("lidar2img", "float64", (n_cameras, 4, 4), ("camera", "image_row", "lidar_column")),
     ]
 
 
@@ -87,11 +88,5 @@ def _group(name: str) -> str:
     return {"pv_": "pv", "bev": "bev"}.get(name[:3], "queries")
 
 
-def _map(name: str, shape: tuple[int, ...], dimension_names: tuple[str, ...]) -> ArraySpec:
-    return ArraySpec(
-        name=name, dtype="float16", shape=shape, dimension_names=dimension_names, compressed=False
-    )
-
-
-def _small(name: str, dtype: str, shape: tuple[int, ...], dimension_names: tuple[str, ...]) -> ArraySpec:
-    return ArraySpec(name=name, dtype=dtype, shape=shape, dimension_names=dimension_names, compressed=True)
+def _array(name: str, dtype: str, shape: tuple[int, ...], dimension_names: tuple[str, ...]) -> ArraySpec:
+    return ArraySpec(name=name, dtype=dtype, shape=shape, dimension_names=dimension_names, compressed=False)

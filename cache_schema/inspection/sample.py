@@ -1,7 +1,6 @@
 """One sample of a store as `show` needs it: plain arrays, the boxes in them, and their statistics."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from cache_schema.inspection.tables import aligned, shape_text
 from cache_schema.inspection.teacher_values import teacher_values
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import StorePath
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sample:
         return max(levels, key=lambda name: self.arrays[name].size, default=None)
 
 
-def load_sample(path: Path, sample_token: str, min_score: float) -> Sample:
+def load_sample(path: StorePath, sample_token: str, min_score: float) -> Sample:
     """Raises CacheError when the store, the sample or its bytes are not what they should be."""
     reader = TargetReader(path)
     stored = reader[sample_token]

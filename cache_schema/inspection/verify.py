@@ -6,16 +6,15 @@ the seal bear their own.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
-from pathlib import Path
 
 from cache_schema import fingerprint
 from cache_schema.errors import CacheError, Corrupt, StoreNotFound
 from cache_schema.files import STAGING_PREFIX
 from cache_schema.inspection.faults import Fault, Findings
+from cache_schema.inspection.info import left_behind
 from cache_schema.inspection.part_files import (
     Shard,
     check_head_files,
@@ -27,6 +26,7 @@ from cache_schema.inspection.part_files import (
 from cache_schema.manifest import MANIFEST_NAME, HeadManifest, SceneManifest, read_manifest
 from cache_schema.seal import SEAL_NAME, make_seal, read_seal
 from cache_schema.spec import StoreSpec
+from cache_schema.storage import S3Path, StorePath, names_in
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import (
     PLAN_ATTRIBUTE,
@@ -34,6 +34,7 @@ from cache_schema.store_root import (
     SCENES_GROUP,
     SPEC_ATTRIBUTE,
     SPEC_CHECKSUM_ATTRIBUTE,
+    published_scenes,
     read_plan,
     read_root,
 )
@@ -45,7 +46,7 @@ _ROOT_ATTRIBUTES = (SPEC_ATTRIBUTE, SPEC_CHECKSUM_ATTRIBUTE, PLAN_ATTRIBUTE, PLA
 
 
 def verify(
-    store: Path, jobs: int = 1, on_bytes: Callable[[int, int], None] = lambda done, total: None
+    store: StorePath, jobs: int = 1, on_bytes: Callable[[int, int], None] = lambda done, total: None
 ) -> Findings:
     """Test every file of a store.
 
@@ -57,12 +58,14 @@ def verify(
     """
     findings = Findings()
     spec, plan = _check_root(store, findings)
+    if isinstance(store, S3Path) and not (store / SEAL_NAME).exists():
+        findings.left_behind += left_behind(store, published_scenes(store))
     shards: list[Shard] = []
     tokens: dict[str, str] = {}
-    for name in _names_in(store / SCENES_GROUP):
-        if name != METADATA_NAME:
+    for name in names_in(store / SCENES_GROUP):
+        if name != METADATA_NAME and f"{SCENES_GROUP}/{name}" not in findings.left_behind:
             shards += _check_scene(store, name, spec, tokens, findings)
-    _check_head(store, findings)
+    _check_head(store, spec, findings)
     if plan is not None:
         _check_plan(store, plan, findings)
     _check_seal(store, plan, findings)
@@ -77,7 +80,7 @@ def verify(
     return findings
 
 
-def _check_root(store: Path, findings: Findings) -> tuple[StoreSpec | None, StorePlan | None]:
+def _check_root(store: StorePath, findings: Findings) -> tuple[StoreSpec | None, StorePlan | None]:
     spec = plan = None
     try:
         spec = read_root(store)
@@ -95,7 +98,7 @@ def _check_root(store: Path, findings: Findings) -> tuple[StoreSpec | None, Stor
             findings.add("", f"{SCENES_GROUP}/{METADATA_NAME}", "is not what a dump writes")
     except OSError as error:
         findings.faults.append(unreadable("", f"{SCENES_GROUP}/{METADATA_NAME}", error))
-    for name in _names_in(store):
+    for name in names_in(store):
         if name.startswith(STAGING_PREFIX):
             findings.left_behind.append(name)
         elif name not in (METADATA_NAME, SCENES_GROUP, HEAD_GROUP, SEAL_NAME):
@@ -104,7 +107,7 @@ def _check_root(store: Path, findings: Findings) -> tuple[StoreSpec | None, Stor
 
 
 def _check_scene(
-    store: Path, name: str, spec: StoreSpec | None, tokens: dict[str, str], findings: Findings
+    store: StorePath, name: str, spec: StoreSpec | None, tokens: dict[str, str], findings: Findings
 ) -> list[Shard]:
     """Everything but the shards, which are returned; `tokens` says which scene has a sample."""
     part = f"{SCENES_GROUP}/{name}"
@@ -125,23 +128,30 @@ def _check_scene(
         if token in tokens:
             findings.add(part, path, f"has sample {token}, which scene {tokens[token]} has too")
         tokens.setdefault(token, name)
-    if spec is not None and manifest.fingerprint != fingerprint.digest(spec):
-        findings.add(part, path, "was written under another spec than the store's")
+    _check_fingerprint(manifest, part, spec, findings)
     check_scene_files(store, part, manifest, findings)
     return shards_of(part, manifest)
 
 
-def _check_head(store: Path, findings: Findings) -> None:
-    if not (store / HEAD_GROUP).exists():
+def _check_head(store: StorePath, spec: StoreSpec | None, findings: Findings) -> None:
+    if not ((store / HEAD_GROUP).exists() or (store / HEAD_GROUP).is_dir()):
         return
     manifest = _manifest(store, HEAD_GROUP, HeadManifest, findings)
     if manifest is not None:
         findings.has_head = True
+        _check_fingerprint(manifest, HEAD_GROUP, spec, findings)
         findings.n_bytes += check_head_files(store, HEAD_GROUP, manifest, findings)
 
 
+def _check_fingerprint(
+    manifest: SceneManifest | HeadManifest, part: str, spec: StoreSpec | None, findings: Findings
+) -> None:
+    if spec is not None and manifest.fingerprint != fingerprint.digest(spec):
+        findings.add(part, f"{part}/{MANIFEST_NAME}", "was written under another spec than the store's")
+
+
 def _manifest(
-    store: Path, part: str, kind: type[SceneManifest] | type[HeadManifest], findings: Findings
+    store: StorePath, part: str, kind: type[SceneManifest] | type[HeadManifest], findings: Findings
 ) -> SceneManifest | HeadManifest | None:
     try:
         return read_manifest(store / part, kind)
@@ -152,16 +162,17 @@ def _manifest(
     return None
 
 
-def _check_plan(store: Path, plan: StorePlan, findings: Findings) -> None:
+def _check_plan(store: StorePath, plan: StorePlan, findings: Findings) -> None:
     """Scenes that were never planned are faults; planned ones that are not there yet are not."""
-    there = set(_names_in(store / SCENES_GROUP)) - {METADATA_NAME}
+    there = set(names_in(store / SCENES_GROUP)) - {METADATA_NAME}
+    there -= {name.removeprefix(f"{SCENES_GROUP}/") for name in findings.left_behind}
     findings.missing_scenes = [name for name in plan.n_samples if name not in there]
     for name in sorted(there - set(plan.n_samples)):
         if (store / SCENES_GROUP / name).is_dir():
             findings.add("", f"{SCENES_GROUP}/{name}", "is no scene of the store's plan", damage=False)
 
 
-def _check_seal(store: Path, plan: StorePlan | None, findings: Findings) -> None:
+def _check_seal(store: StorePath, plan: StorePlan | None, findings: Findings) -> None:
     """A seal says that all is there, and which bytes: it must say so of what is there now."""
     try:
         seal = read_seal(store)
@@ -179,7 +190,7 @@ def _check_seal(store: Path, plan: StorePlan | None, findings: Findings) -> None
         findings.add("", SEAL_NAME, f"cannot be confirmed: {error}")
 
 
-def _checked_shards(store: Path, shards: list[Shard], jobs: int) -> Iterator[tuple[Shard, list[Fault]]]:
+def _checked_shards(store: StorePath, shards: list[Shard], jobs: int) -> Iterator[tuple[Shard, list[Fault]]]:
     if jobs == 1:
         for shard in shards:
             yield shard, check_shard(store, shard)
@@ -195,10 +206,3 @@ def _checked_shards(store: Path, shards: list[Shard], jobs: int) -> Iterator[tup
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []

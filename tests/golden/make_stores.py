@@ -35,7 +35,7 @@ def golden_spec(profile: str) -> StoreSpec:
         ("pv_feats_0", "float16", (2, 2, 3, 4), ("camera", "channel", "pv_0_y", "pv_0_x"), False),
         ("bev_feats", "float16", (2, 4, 5), ("channel", "bev_y", "bev_x"), False),
         ("query_logits", "float16", (1, 4, 2), ("layer", "query", "class"), True),
-        ("can_bus", "float64", (18,), ("can_bus_number",), True),
+        ("can_bus", "float64", (18,), ("can_bus_number",), False),
     )
     focal = FocalFacts(confidence=0.25, background_block=2, areas={"margin_cells": 1.0})
     return StoreSpec(

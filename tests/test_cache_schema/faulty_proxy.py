@@ -49,6 +49,7 @@ def seeded_faults(seed: int) -> Callable[[str, str], str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
     server: FaultyProxy
 
     def _handle(self) -> None:

@@ -1,14 +1,7 @@
 """Stores in a bucket: written to and read from a server that fails on a schedule."""
 
 import io
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,86 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faulty_proxy import FaultyProxy, seeded_faults
+from object_store import HEAD, objects, write
 from store_cases import small_spec, write_scene
 
 from cache_schema import s3_client
 from cache_schema.errors import AlreadyPublished, Corrupt, StorageUnavailable, StoreNotFound
-from cache_schema.inspect_cache import main as inspect
 from cache_schema.reader import TargetReader
 from cache_schema.s3_client import authorization
 from cache_schema.storage import S3Path
 from cache_schema.writer import StoreWriter
-
-SCENES = {"scene-0001": 3, "scene-0002": 2}
-HEAD = {"decoder.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
-
-
-@pytest.fixture(scope="module")
-def server_port() -> Iterator[int]:
-    # A command, not a library: moto and botocore want other versions of what the trainer stands on.
-    # Beside this Python: an environment that was not activated is not on the PATH.
-    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    command = os.environ.get("MOTO_SERVER") or shutil.which("moto_server", path=places)
-    if command is None:
-        pytest.skip("moto_server is not installed (pip install 'moto[s3,server]'; or MOTO_SERVER=its path)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [command, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, "moto_server ended at its start"
-                assert time.monotonic() < deadline, "moto_server did not start"
-                time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@pytest.fixture
-def proxy(server_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    proxy = FaultyProxy(server_port)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setattr(s3_client, "_FIRST_WAIT_S", 0.01)
-    yield proxy
-    proxy.shutdown()
-    proxy.server_close()
-
-
-@pytest.fixture
-def url(proxy: FaultyProxy, tmp_path: Path) -> str:
-    s3_client.request("PUT", "cache", "", body=io.BytesIO())
-    return f"s3://cache/{tmp_path.name}/teacher.zarr"
-
-
-def write(place: object) -> None:
-    writer = StoreWriter.create(place, small_spec(), planned=SCENES)
-    writer.write_teacher_head(HEAD)
-    for scene, n_samples in SCENES.items():
-        write_scene(writer, scene, n_samples)
-    assert writer.seal()
-
-
-def objects(prefix: S3Path) -> dict[str, bytes]:
-    """Contents of every object below a prefix, by relative key."""
-    found = {}
-    for name in prefix.names():
-        below = objects(prefix / name)
-        found |= {f"{name}/{key}": data for key, data in below.items()}
-        if not below:
-            found[name] = (prefix / name).read_bytes()
-    return found
 
 
 def assert_equal_samples(place: str, local: Path) -> None:
@@ -207,11 +129,6 @@ def test_nothing_there_and_no_prefix(url: str) -> None:
 def test_bucket_that_is_not_there_is_named(proxy: FaultyProxy) -> None:
     with pytest.raises(StorageUnavailable, match="no-such-bucket"):
         StoreWriter.create("s3://no-such-bucket/teacher.zarr", small_spec())
-
-
-def test_inspection_refuses_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert inspect(["info", "s3://cache/teacher.zarr"]) == 2
-    assert "no object store" in capsys.readouterr().err
 
 
 def test_signature_is_that_of_the_published_example() -> None:

@@ -5,13 +5,16 @@ queries in 6 layers.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from profile_cases import FOCAL, array
 from store_cases import small_spec
 
-from cache_schema.layout import is_map
+from cache_schema.inspection.config_file import read_config
+from cache_schema.inspection.planned_arrays import GROUPS, planned_arrays
+from cache_schema.layout import PROFILES, is_map
 from cache_schema.spec import FocalFacts
 
 PV_SIZES = ((116, 200), (58, 100), (29, 50), (15, 25))
@@ -21,33 +24,39 @@ BASE_ARRAYS = (
         for n, size in enumerate(PV_SIZES)
     ),
     array("bev_feats", "float16", (256, 200, 200), ("channel", "bev_y", "bev_x")),
-    array("query_logits", "float16", (6, 900, 10), ("layer", "query", "class"), True),
-    array("query_boxes", "float32", (6, 900, 10), ("layer", "query", "box_code"), True),
-    array("query_feats", "float16", (6, 900, 256), ("layer", "query", "channel"), True),
-    array("reference_points", "float32", (6, 900, 3), ("layer", "query", "xyz"), True),
+    array("query_logits", "float16", (6, 900, 10), ("layer", "query", "class")),
+    array("query_boxes", "float32", (6, 900, 10), ("layer", "query", "box_code")),
+    array("query_feats", "float16", (6, 900, 256), ("layer", "query", "channel")),
+    array("reference_points", "float32", (6, 900, 3), ("layer", "query", "xyz")),
     array(
         "sampling_locations",
         "float32",
         (6, 900, 8, 1, 4, 2),
         ("layer", "query", "head", "bev_level", "point", "xy"),
-        True,
     ),
     array(
         "attention_weights",
         "float16",
         (6, 900, 8, 1, 4),
         ("layer", "query", "head", "bev_level", "point"),
-        True,
     ),
-    array("focal_feats", "float16", (6, 900, 256), ("layer", "query", "channel"), True),
-    array("can_bus", "float64", (18,), ("can_bus_number",), True),
-    array("lidar2img", "float64", (6, 4, 4), ("camera", "image_row", "lidar_column"), True),
+    array("focal_feats", "float16", (6, 900, 256), ("layer", "query", "channel")),
+    array("can_bus", "float64", (18,), ("can_bus_number",)),
+    array("lidar2img", "float64", (6, 4, 4), ("camera", "image_row", "lidar_column")),
 )
 
 
 def base_spec(profile):
     focal = FocalFacts(confidence=0.1, background_block=8, areas={}) if profile == "focal" else None
     return replace(small_spec(BASE_ARRAYS), profile=profile, focal=focal)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_only_masks_are_compressed(profile):
+    config = read_config(Path(__file__).parents[2] / "configs" / "teacher" / "bevformer_base.py")
+    spec = replace(base_spec(profile), arrays=planned_arrays(config, GROUPS))
+    compressed = [array.name for array in spec.stored_arrays if array.compressed]
+    assert compressed == [array.name for array in spec.stored_arrays if array.name.endswith("_mask")]
 
 
 def nbytes(arrays):

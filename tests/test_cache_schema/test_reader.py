@@ -21,6 +21,7 @@ from cache_schema.errors import (
     StoreNotFound,
 )
 from cache_schema.fields import canonical_json
+from cache_schema.inspection.verify import verify
 from cache_schema.reader import TargetReader
 from cache_schema.writer import StoreWriter
 
@@ -237,6 +238,19 @@ def test_forked_worker_uses_the_inherited_reader(store):
     assert child.exitcode == 0
 
 
+def test_forked_workers_share_what_one_of_them_tested(store):
+    reader, started_anew = TargetReader(store), TargetReader(store)
+    token = reader.sample_tokens[0]
+    child = multiprocessing.get_context("fork").Process(target=check_sample, args=(reader, token))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    flip(store / "scenes" / "scene-0001" / "bev_feats" / "c.0.0.0.0", 5)
+    assert not np.array_equal(reader[token]["bev_feats"], sample_values(token)["bev_feats"])
+    with pytest.raises(Corrupt, match="array bev_feats"):
+        started_anew[token]
+
+
 def test_threads_share_a_reader(store, monkeypatch):
     monkeypatch.setattr("cache_schema.reader._OPEN_SHARDS", 2)
     reader = TargetReader(store)
@@ -280,11 +294,26 @@ def test_what_is_expected_is_checked_at_open(store):
     assert [problem.where for problem in caught.value.problems] == ["class order", "threads"]
 
 
-def test_scene_of_another_dump_is_not_read(store, tmp_path):
+@pytest.fixture
+def other_dump(tmp_path):
+    """A writer of a store like the others, made with another number of threads."""
     spec = small_spec()
-    other = replace(spec, numerics=replace(spec.numerics, threads=2))
-    writer = StoreWriter.create(tmp_path / "threads.zarr", other)
-    write_scene(writer, "scene-0009", 1)
-    shutil.copytree(writer.path / "scenes" / "scene-0009", store / "scenes" / "scene-0009")
+    return StoreWriter.create(
+        tmp_path / "threads.zarr", replace(spec, numerics=replace(spec.numerics, threads=2))
+    )
+
+
+def test_scene_of_another_dump_is_not_read(store, other_dump):
+    write_scene(other_dump, "scene-0009", 1)
+    shutil.copytree(other_dump.path / "scenes" / "scene-0009", store / "scenes" / "scene-0009")
     with pytest.raises(FingerprintMismatch, match=r"scene-0009 .* another dump"):
         len(TargetReader(store))
+
+
+def test_teacher_head_of_another_dump_is_not_read(store, other_dump):
+    other_dump.write_teacher_head({"a.weight": np.ones((2, 2), np.float32)})
+    assert TargetReader(other_dump.path).read_teacher_head()["a.weight"].tolist() == [[1, 1], [1, 1]]
+    shutil.copytree(other_dump.path / "teacher_head", store / "teacher_head")
+    with pytest.raises(FingerprintMismatch, match=r"teacher_head .* another dump"):
+        TargetReader(store).read_teacher_head()
+    assert [fault.path for fault in verify(store).faults] == ["teacher_head/manifest.json"]

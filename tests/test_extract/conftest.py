@@ -8,6 +8,8 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "test_cache_schema")]
 
+from object_store import proxy, server_port, url  # noqa: E402, F401
+
 
 @pytest.fixture(scope="session")
 def dataroot(tiny_nuscenes):

@@ -7,6 +7,7 @@ Takes minutes and gigabytes, and nuScenes data that does not ship with the proje
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 import torch
 from golden.formula import state_dict
 
+from cache_schema.inspection.verify import verify
+from cache_schema.manifest import read_raw_manifest
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
@@ -26,24 +29,41 @@ DATAROOT = os.environ.get("FOCALCACHE_NUSCENES_KEYFRAME")
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not DATAROOT, reason="FOCALCACHE_NUSCENES_KEYFRAME does not name a nuScenes dataroot")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATAROOT, reason="FOCALCACHE_NUSCENES_KEYFRAME does not name a nuScenes dataroot"),
+]
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory):
+    """`dump(config, *options)`: a reader of the keyframe's store, and its checkpoint; each made once."""
+    folder = tmp_path_factory.mktemp("full-size")
+
+    @cache
+    def dump(config, *options):
+        path, name = CONFIGS / config, "-".join((Path(config).stem, *options))
+        checkpoint, out = folder / f"{Path(config).stem}.pth", folder / f"{name}.zarr"
+        torch.save({"meta": {"epoch": 24}, "state_dict": state_dict(build_detector(path))}, checkpoint)
+        where = ["--dataroot", DATAROOT, "--version", "v1.0-mini", "--split", "mini_train"]
+        assert main([str(path), *where, "--checkpoint", str(checkpoint), "--out", str(out), *options]) == 0
+        return TargetReader(out), checkpoint
+
+    return dump
+
+
 @pytest.mark.parametrize(
     ("config", "bev_shape"),
     [("teacher/bevformer_base.py", (256, 200, 200)), ("student/bevformer_small.py", (256, 100, 100))],
     ids=["base", "small"],
 )
-def test_dump_of_a_real_keyframe(config, bev_shape, tmp_path):
-    path, checkpoint, out = CONFIGS / config, tmp_path / "official.pth", tmp_path / "teacher.zarr"
+def test_dump_of_a_real_keyframe(config, bev_shape, dump):
+    path = CONFIGS / config
+    reader, checkpoint = dump(config)
     detector = build_detector(path)
-    torch.save({"meta": {"epoch": 24}, "state_dict": state_dict(detector)}, checkpoint)
-    where = ["--dataroot", DATAROOT, "--version", "v1.0-mini", "--split", "mini_train"]
-    assert main([str(path), *where, "--checkpoint", str(checkpoint), "--out", str(out)]) == 0
-
     load_official(detector, checkpoint)
     index = load_or_build_index(DATAROOT, "v1.0-mini", "mini_train")
     pipeline = ImagePipeline.from_config(load_config(path).inputs)
-    reader = TargetReader(out)
     item = StreamingFrames(index, pipeline, DATAROOT)[0]
     with fixed_numerics(None), torch.inference_mode():
         outputs = detector.encode(item["images"][None], item["lidar2img"][None], item["can_bus"][None])
@@ -52,3 +72,32 @@ def test_dump_of_a_real_keyframe(config, bev_shape, tmp_path):
     assert stored["pv_feats_0"].shape == (6, 256, 116, 200)
     for name, value in outputs.sample_arrays(0).items():
         np.testing.assert_array_equal(stored[name], value.numpy().astype(stored[name].dtype), err_msg=name)
+
+
+@pytest.mark.parametrize(("profile", "least_mb", "most_mb"), [("compact", 65.2, 65.4), ("focal", 4.5, 8.0)])
+def test_profiles_of_a_real_keyframe(profile, least_mb, most_mb, dump):
+    config = "teacher/bevformer_base.py"
+    exact, reader = dump(config)[0], dump(config, "--profile", profile)[0]
+    assert verify(reader.path).faults == []
+    (token,) = reader.sample_tokens
+    wanted, stored = exact[token], reader[token]
+    sizes = [size for record in scene_arrays(reader) for size in record["shard_nbytes"]]
+    assert least_mb <= sum(sizes) / 1e6 <= most_mb
+    for name in ("bev_feats", *(f"pv_feats_{level}" for level in range(4))):
+        values, scale = wanted[name].astype(np.float32), stored[f"{name}_scale"]
+        if profile == "compact":
+            error = np.abs(stored[name] * scale[..., None, None] - values)
+            assert (error <= scale[..., None, None] * 0.501).all()
+        else:
+            kept = reader.read_focal(token).maps[name]
+            assert 0.03 < kept.mask.mean() < 0.3
+            cell_scale = scale if kept.mask.ndim == 2 else scale[np.nonzero(kept.mask)[0]]
+            error = np.abs(kept.cell_values() - np.moveaxis(values, -3, -1)[kept.mask])
+            assert (error <= cell_scale * 0.501).all()
+    for name in ("can_bus", "lidar2img"):
+        np.testing.assert_array_equal(stored[name], wanted[name])
+
+
+def scene_arrays(reader):
+    (scene,) = reader.scenes
+    return read_raw_manifest(reader.path / "scenes" / scene)["arrays"]
