@@ -62,9 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--store", nargs="+", required=True, metavar="PROFILE=PATH")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=4, help="of each variant's loader (default 4)")
-    parser.add_argument(
-        "--queue-length", type=int, help="frames of the student queue (default: the config)"
-    )
+    parser.add_argument("--queue-length", type=int, help="frames of the student queue (default: the config)")
     parser.add_argument("--without-live", action="store_true", help="leave the teacher in the loop out")
     args = parser.parse_args(argv)
 

@@ -56,17 +56,17 @@ def main(argv: list[str] | None = None) -> int:
     from camera3d.errors import Camera3DError
     from train.evaluation_run import EvaluationOptions, is_first_process, run_evaluation
 
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         metrics = run_evaluation(EvaluationOptions(**vars(args)))
     except (CacheError, Camera3DError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; nothing was scored", file=sys.stderr)  # noqa: T201
+        print("stopped; nothing was scored", file=sys.stderr)
         return 130
     if is_first_process():
-        print(metrics.table())  # noqa: T201  the result
+        print(metrics.table())
     return 0
 
 
