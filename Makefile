@@ -9,7 +9,7 @@ DEMO   := work/demo
 .PHONY: help setup test lint demo clean-demo
 
 help:
-	@echo "make demo        run stage 1 on a small random-weight detector over generated frames ($(DEMO))"
+	@echo "make demo        scenes, teacher, store, student alone and distilled, scored and pictured ($(DEMO))"
 	@echo "make test        ruff, import-linter and pytest"
 	@echo "make clean-demo  remove what the demo wrote"
 
@@ -27,7 +27,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest
 
 demo: $(READY)
-	$(BIN)/python -m extract.demo --out $(DEMO)
+	$(BIN)/python benchmarks/demo.py --out $(DEMO)
 
 clean-demo:
 	rm -rf $(DEMO)

@@ -3,8 +3,8 @@
     python benchmarks/demo.py --out work/demo
 
 Generates synthetic scenes, trains a small teacher, dumps, verifies and pictures its store, trains a student
-alone and one from the store (same seed, same steps), and scores all three with the devkit. A stage that is done
-is reused; `make clean-demo` removes everything.
+alone and one from the store (same seed, same steps), and scores all three with the devkit. A stage that is
+done is reused; `make clean-demo` removes everything.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ def table(stages: Stages, seconds: dict[str, float]) -> str:
                 f"{nbytes / 1e6:.1f}",
             ]
         )
-    store = sum(path.stat().st_size for path in (stages.folder / "store.zarr").rglob("*") if path.is_file())
+    stored = sum(path.stat().st_size for path in (stages.folder / "store.zarr").rglob("*") if path.is_file())
     images = sum(path.stat().st_size for path in (stages.folder / "data").rglob("*") if path.is_file())
     header = ["", "NDS", "mAP", "M params", "GMAC a frame", "seconds to train", "MB"]
+    samples = len(TargetReader(stages.folder / "store.zarr"))
     return (
         f"{markdown_table(header, rows)}\n\n"
-        f"scenes: {seconds['data']:.0f} s, {images / 1e6:.0f} MB; the teacher's store: {seconds['store']:.0f} s,"
-        f" {store / 1e6:.0f} MB, {len(TargetReader(stages.folder / 'store.zarr'))} samples of {TRAIN_SPLIT}."
-        f" NDS and mAP on {VAL_SPLIT}."
+        f"scenes: {seconds['data']:.0f} s, {images / 1e6:.0f} MB; its store: {seconds['store']:.0f} s,"
+        f" {stored / 1e6:.0f} MB, {samples} samples of {TRAIN_SPLIT}. NDS and mAP on {VAL_SPLIT}."
     )
 
 

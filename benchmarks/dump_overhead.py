@@ -2,7 +2,7 @@
 
     python benchmarks/dump_overhead.py --frames 3 --repeats 2
 
-A full-size detector with random weights over generated frames of nuScenes' size: a loop that only calls
+A full-size detector with random weights over synthetic frames of nuScenes' size: a loop that only calls
 `encode` on frames in memory, against `extract.engine.dump`, which also reads the images and writes a store of
 profile `exact`. The two take turns. Writes benchmarks/results/dump_overhead.md.
 """
@@ -20,11 +20,11 @@ import torch
 from common import ROOT, markdown_table, publish
 
 from cache_schema.writer import StoreWriter
-from camera3d.data import ImagePipeline, StreamingFrames
+from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.data.streaming import StreamingItem
+from camera3d.data.synthetic import generate
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import load_config
-from extract.demo_frames import generate_frames
 from extract.engine import dump
 from extract.focal_areas import FocalOptions
 from extract.numerics import fixed_numerics
@@ -64,8 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     bare, dumped, inside = [], [], []
     with tempfile.TemporaryDirectory() as folder, fixed_numerics(args.threads) as threads:
         root = Path(folder)
-        index = generate_frames(root, {"scene-0001": args.frames}, image_hw=IMAGE_HW)
-        options = DumpOptions(config=args.config, dataroot=folder, version="generated", split="demo", out="")
+        dataroot = generate(
+            root / "data", scenes=2, seconds=args.frames / 2, image_hw=IMAGE_HW, val_share=0.5
+        )
+        index = load_or_build_index(dataroot, "v1.0-synthetic", "synthetic_train")
+        options = DumpOptions(
+            config=args.config, dataroot=str(dataroot), version=index.version, split=index.split, out=""
+        )
         detector, weights = load_teacher(options, config)
         spec = build_store_spec(
             detector=detector,
@@ -79,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
             device=torch.device("cpu"),
             threads=threads,
         )
-        frames = StreamingFrames(index, pipeline, folder)
+        frames = StreamingFrames(index, pipeline, dataroot)
         items = [frames[row] for row in range(len(frames))]
         print(f"{config.filename}: one pass to warm up …", file=sys.stderr)
         forward_passes(detector, items[:1])
@@ -92,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
                 detector,
                 index,
                 pipeline,
-                folder,
+                dataroot,
                 writer,
                 device=torch.device("cpu"),
                 workers=args.workers,

@@ -27,7 +27,7 @@ TERMS = {
 
 
 def small_config(*, student: bool) -> Config:
-    """ResNet-18 of 8 channels, 16-channel maps on three levels, 12 queries. The student sees half the pixels."""
+    """ResNet-18 of 8 channels, 16-channel maps on three levels, 12 queries. The student sees half the image."""
     config = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
     stages = (0, 1, 2) if student else (1, 2, 3)
     config.model.img_backbone.update(
