@@ -15,7 +15,7 @@ from camera3d.data.synthetic.options import SyntheticOptions
 from camera3d.data.synthetic.rig import CAMERAS
 from camera3d.data.synthetic.tables import visibility
 from camera3d.data.synthetic.view import sensor_pose
-from camera3d.data.synthetic.world import World, make_world, world_of
+from camera3d.data.synthetic.world import World, draft_world, world_of
 
 IMAGE_HW = (225, 400)
 # Share of the projected box that is covered at least: a bicycle is mostly air, a bus fills its box.
@@ -29,7 +29,7 @@ LOOK: list[Look] = []  # of the street, made once: it is the slow part
 @pytest.fixture(scope="module")
 def street() -> World:
     """A real scene, for its road and light."""
-    world = make_world(SyntheticOptions(scenes=2, seconds=1.0, image_hw=IMAGE_HW), 0)
+    world = draft_world(SyntheticOptions(scenes=2, seconds=1.0, image_hw=IMAGE_HW), 0, 0)
     LOOK[:] = [make_look(world)]
     return world
 
@@ -139,7 +139,12 @@ def test_points_fall_with_distance_and_lie_on_the_box(street):
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 100
     assert counts[-1] < 10
-    assert scan(empty_but(street, actor(np.random.default_rng(3), "vehicle.car", 90.0, 0.0)), 0.0, (0,)).counts[0] == 0
+    assert (
+        scan(empty_but(street, actor(np.random.default_rng(3), "vehicle.car", 90.0, 0.0)), 0.0, (0,)).counts[
+            0
+        ]
+        == 0
+    )
 
 
 def test_small_things_are_small(street):
