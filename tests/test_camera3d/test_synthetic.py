@@ -1,4 +1,4 @@
-"""The synthetic dataset as a whole: what nuScenes' devkit and our reader make of it, and how it is written."""
+"""The synthetic dataset as a whole: what nuScenes' devkit and our reader make of it, how it is written."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_tracks_are_chains(nusc):
 
 
 def test_points_of_the_sweep_lie_in_the_boxes(nusc):
-    """num_lidar_pts are points that the devkit too finds in the box; it counts ground below vehicles as well."""
+    """num_lidar_pts are found in the box by the devkit too, which counts the ground there as well."""
     from nuscenes.utils.data_classes import LidarPointCloud
     from nuscenes.utils.geometry_utils import points_in_box
 
