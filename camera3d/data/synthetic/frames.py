@@ -13,7 +13,8 @@ from camera3d.data.synthetic.lidar import scan
 from camera3d.data.synthetic.look import make_look
 from camera3d.data.synthetic.options import KEYFRAMES_A_SECOND, SyntheticOptions, scene_name
 from camera3d.data.synthetic.rig import CAMERAS, LIDAR_NAME
-from camera3d.data.synthetic.world import World, make_world
+from camera3d.data.synthetic.scenes import make_world
+from camera3d.data.synthetic.world import World
 
 JPEG_QUALITY = 92
 ANNOTATED_M = 75.0

@@ -21,8 +21,8 @@ from camera3d.data.synthetic.frames import KeyframeFacts, write_keyframe
 from camera3d.data.synthetic.ground import drivable
 from camera3d.data.synthetic.options import OPTIONS_FILE, VERSION, SyntheticOptions, scene_name
 from camera3d.data.synthetic.rig import CAMERAS, LIDAR_NAME
+from camera3d.data.synthetic.scenes import make_world
 from camera3d.data.synthetic.tables import Tables, map_name
-from camera3d.data.synthetic.world import make_world
 from camera3d.errors import ConfigInvalid, shown
 
 FRAMES_A_TASK = 5
@@ -149,8 +149,9 @@ def _rendered(root: Path, options: SyntheticOptions, processes: int) -> Iterator
         with _one_thread():
             yield from map(_render, tasks)
         return
-    # Started afresh, not forked: the caller may hold threads and locks of PyTorch or OpenCV.
-    context = multiprocessing.get_context("spawn")
+    # Forked: started afresh, each would first import PyTorch, which takes longer than a small dataset. The
+    # children touch numpy and OpenCV only, on one thread, so no thread that stayed behind is waited for.
+    context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         yield from pool.map(_render, tasks)
 

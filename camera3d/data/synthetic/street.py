@@ -142,7 +142,7 @@ class Street:
             kerb = self.section.left_kerb if side == "left" else self.section.right_kerb
             sign, at = (1.0, -BEHIND_M) if side == "left" else (-1.0, -BEHIND_M)
             while at < self._end + AHEAD_M:
-                wanted = bool(rare) and 4.0 < at < 45.0 and rng.random() < 0.5
+                wanted = bool(rare) and 3.0 < at < 42.0 and (at > 12.0 or rng.random() < 0.5)
                 category = rare.pop(rng.integers(len(rare))) if wanted else common[rng.integers(len(common))]
                 lateral = (
                     kerb - sign * (0.15 + 0.5 * PARKING_M)
@@ -160,7 +160,7 @@ class Street:
                     continue
                 self.actors.append(_moved(one, at + length / 2))
                 at += length + rng.uniform(0.7, 2.5)
-                if rng.random() < 0.3:
+                if rng.random() < 0.3 and not (rare and at > 0.0):
                     at += rng.uniform(4.0, 22.0) / self._density
 
     def _lanes(self) -> None:
@@ -258,6 +258,11 @@ class Street:
             for at in self._places(24.0, -40.0, self._end + 60.0):
                 category = "vehicle.bicycle" if rng.random() < 0.55 else "vehicle.motorcycle"
                 self._add(category, at, kerb + sign * 0.5, yaw=sign * np.pi / 2 + rng.normal(0, 0.3))
+        # Each class stands near the start of every scene, however empty the street.
+        for category in ("vehicle.bicycle", "vehicle.motorcycle"):
+            sign, kerb = ((-1.0, self.section.right_kerb), (1.0, self.section.left_kerb))[rng.integers(2)]
+            place = (rng.uniform(4.0, 20.0), kerb + sign * rng.uniform(0.5, 0.9))
+            self._add(category, *place, yaw=rng.uniform(-np.pi, np.pi))
         self._crossing()
 
     def _crossing(self) -> None:

@@ -1,9 +1,8 @@
-"""One scene: the road, everything on it, the light; a function of time, made from (seed, scene number)."""
+"""One scene: the road, everything on it, the light; a function of time, drawn from a seed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -70,30 +69,20 @@ def world_of(actors: list[Actor], **rest) -> World:
     return World(actors=tuple(actors), parts=parts, **rest)
 
 
-@lru_cache(maxsize=2)
-def make_world(options: SyntheticOptions, number: int) -> World:
-    """Scene `number` of the dataset."""
-    rng = np.random.default_rng((options.seed, number, 1))
+def draft_world(options: SyntheticOptions, number: int, attempt: int) -> World:
+    """Scene `number` of the dataset as the given attempt draws it; `make_world` chooses among these."""
+    rng = np.random.default_rng((options.seed, number, attempt))
     path = random_path(rng, 13.0 * options.seconds + 30.0)
     ego = random_profile(rng, options.seconds, path)
     section = random_cross_section(rng)
     street = Street(rng, section, ego, options.seconds, options.density)
-    actors = [one for one in street.actors if not _in_the_way(path, one)]
     return world_of(
-        actors,
+        [one for one in street.actors if not _in_the_way(path, one)],
         path=path,
         ego=ego,
         section=section,
         profiles=tuple(street.profiles),
-        look_seed=(options.seed, number, 2),
-    )
-
-
-def only(world: World, keep: list[int]) -> World:
-    """The same world with some of its actors."""
-    return world_of(
-        [world.actors[i] for i in keep],
-        **{name: getattr(world, name) for name in ("path", "ego", "section", "profiles", "look_seed")},
+        look_seed=(options.seed, number, attempt, 1),
     )
 
 
