@@ -374,8 +374,8 @@ def main(argv: list[str] | None = None) -> int:
     header = ["profile", "MB a sample", "read by", "MB/s", "of memmap", "quartiles"]
     body = [
         f"BEVFormer-Base at full size, noise; {args.samples} samples, {args.repeats} passes in random order,"
-        " warm page cache. Medians; a ratio compares reads of one sample that follow each other. Cores that other"
-        f" work kept busy when it began: {busy}. With few to spare, the rows of several processes say little.",
+        " warm page cache. Medians; a ratio compares reads of one sample that follow each other. Load average"
+        f" when it began, of cores: {busy}. With none to spare, the rows of several processes say little.",
         "## Reading, one process",
         markdown_table([*header, f"at least {TARGET}"], reading),
         "Nothing is compressed but the masks of `focal` (LZ4). The first epoch tests every checksum"
