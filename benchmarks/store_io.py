@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,11 @@ from cache_schema.codec import BLOSC_CNAME, BLOSC_LEVEL, blosc_shuffle, crc32c, 
 from cache_schema.inspection.config_file import read_config
 from cache_schema.inspection.planned_arrays import GROUPS, planned_arrays
 from cache_schema.reader import TargetReader
-from cache_schema.spec import (
-    DatasetFacts,
-    FocalFacts,
-    InputFacts,
-    NumericsFacts,
-    OutputFacts,
-    StoreSpec,
-    TeacherFacts,
-)
+from cache_schema.spec import FocalFacts, StoreSpec
 from cache_schema.writer import StoreWriter
+
+sys.path.insert(0, str(ROOT / "tests" / "test_cache_schema"))
+from store_cases import small_spec
 
 PROFILES = ("exact", "compact", "focal")
 SCENE = "scene-0001"
@@ -60,25 +56,10 @@ Read = Callable[[int], Mapping[str, object]]
 def full_size_spec(profile: str) -> StoreSpec:
     """BEVFormer-Base under one profile; only its arrays matter here."""
     config = read_config(ROOT / "configs" / "teacher" / "bevformer_base.py")
-    return StoreSpec(
+    return replace(
+        small_spec(planned_arrays(config, GROUPS)),
         profile=profile,
         focal=FocalFacts(confidence=0.1, background_block=8, areas={}) if profile == "focal" else None,
-        arrays=planned_arrays(config, GROUPS),
-        teacher=TeacherFacts(
-            detector="noise", config={}, regime="none", trained=False, checkpoint_sha256=None, random_seed=0
-        ),
-        inputs=InputFacts(camera_order=("CAM_FRONT",), image_shape=config["inputs"]["pad_hw"], pipeline={}),
-        outputs=OutputFacts(class_names=("car",), box_convention="none", pv_strides=(8, 16, 32, 64)),
-        dataset=DatasetFacts(name="noise", version="v1.0", split="all"),
-        numerics=NumericsFacts(
-            version=1,
-            op_backend="torch",
-            device="cpu",
-            compute_dtype="float32",
-            tf32=False,
-            deterministic=True,
-            threads=1,
-        ),
     )
 
 
@@ -378,6 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="passes over all samples (default 5)")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    busy = f"{os.getloadavg()[0]:.1f} of {os.cpu_count()}"
     reading, scaling, opening = [], [], []
     for profile in PROFILES:
         print(f"reading, profile {profile} …", file=sys.stderr)
@@ -392,7 +374,8 @@ def main(argv: list[str] | None = None) -> int:
     header = ["profile", "MB a sample", "read by", "MB/s", "of memmap", "quartiles"]
     body = [
         f"BEVFormer-Base at full size, noise; {args.samples} samples, {args.repeats} passes in random order,"
-        " warm page cache. Medians; a ratio compares reads of one sample that follow each other.",
+        " warm page cache. Medians; a ratio compares reads of one sample that follow each other. Load average"
+        f" when it began, of cores: {busy}. With none to spare, the rows of several processes say little.",
         "## Reading, one process",
         markdown_table([*header, f"at least {TARGET}"], reading),
         "Nothing is compressed but the masks of `focal` (LZ4). The first epoch tests every checksum"

@@ -68,12 +68,6 @@ def test_stored_arrays_of_the_profile(tmp_path, capsys, profile):
     assert all(array["disk_bytes"] > 0 for array in facts["arrays"])
 
 
-@pytest.mark.parametrize("command", ["info", "verify"])
-def test_object_stores_are_refused(command, capsys):
-    assert inspect_cache.main([command, "s3://bucket/teacher.zarr"]) == 2
-    assert "local copy" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("command", ["info", "show", "verify", "diff", "plan"])
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit):
