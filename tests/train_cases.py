@@ -27,7 +27,7 @@ TERMS = {
 
 
 def small_config(*, student: bool) -> Config:
-    """ResNet-18 of 8 channels, 16-channel maps on three levels, 12 queries. The student sees half the image."""
+    """ResNet-18 of 8 channels, three levels of 16-channel maps, 12 queries. The student sees half of it."""
     config = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
     stages = (0, 1, 2) if student else (1, 2, 3)
     config.model.img_backbone.update(
