@@ -72,18 +72,27 @@ class Stages:
         os.replace(partial, marker)
         return seconds
 
-    def generate(self, *, scenes: int, seconds: float, image_hw: tuple[int, int], seed: int) -> float:
-        """Synthetic scenes below `data`."""
+    def generate(
+        self, *, scenes: int, seconds: float, image_hw: tuple[int, int], seed: int, **more: object
+    ) -> float:
+        """Synthetic scenes below `data`; `more` are other options of the generator."""
         size = "x".join(map(str, image_hw))
         options = {"out": self.folder / "data", "scenes": scenes, "seconds": seconds, "image-size": size}
-        return self.run("data", ["-m", "camera3d.data.synthetic", *_flags(options | {"seed": seed})])
+        return self.run("data", ["-m", "camera3d.data.synthetic", *_flags(options | {"seed": seed} | more)])
 
     def train(
-        self, name: str, config: Path, *, seed: int = 0, settings: Mapping[str, object] | None = None
+        self,
+        name: str,
+        config: Path,
+        *,
+        seed: int = 0,
+        settings: Mapping[str, object] | None = None,
+        val_split: str | None = None,
     ) -> float:
         """A detector on the ground truth, with its metrics on the val split below `name`/validation."""
         command = [ROOT / "train" / "train_detector.py", config, *self._training(name, seed), "--resume"]
-        return self.run(name, [*command, *_settings(settings)])
+        scored = ["--val-split", val_split] if val_split else []
+        return self.run(name, [*command, *scored, *_settings(settings)])
 
     def dump(self, name: str, config: Path, checkpoint: Path, *, profile: str) -> float:
         """The store `name`.zarr of the train split."""
