@@ -5,6 +5,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import multiprocessing
+import os
+import signal
+import time
 import warnings
 from pathlib import Path
 
@@ -214,12 +218,19 @@ def test_a_foreign_folder_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_what_a_killed_run_left_is_replaced(tiny, tmp_path):
+def test_a_killed_run_is_replaced(tiny, tmp_path):
     out = tmp_path / "set"
     out.mkdir()  # an empty folder is taken
-    left = tmp_path / ".set.partial" / "samples"
-    left.mkdir(parents=True)
-    (left / "half.jpg").write_text("half")
+    long = {**TINY, "seconds": 60.0, "processes": 2}
+    writer = multiprocessing.get_context("fork").Process(target=generate, args=(out,), kwargs=long)
+    writer.start()
+    until = time.monotonic() + 60.0
+    while not any(tmp_path.glob(".set.partial/samples/*/*.jpg")):
+        assert time.monotonic() < until, "the writer has not begun"
+        time.sleep(0.02)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    assert not any(out.iterdir())
     generate(out, **TINY, processes=1)
     assert digests(out) == digests(tiny)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]

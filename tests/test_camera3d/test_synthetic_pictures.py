@@ -13,7 +13,7 @@ from camera3d.data.synthetic.lidar import scan
 from camera3d.data.synthetic.look import Look, make_look
 from camera3d.data.synthetic.options import SyntheticOptions
 from camera3d.data.synthetic.rig import CAMERAS
-from camera3d.data.synthetic.tables import visibility
+from camera3d.data.synthetic.tables import noticed_span, visibility
 from camera3d.data.synthetic.view import sensor_pose
 from camera3d.data.synthetic.world import World, draft_world, world_of
 
@@ -131,7 +131,15 @@ def test_visibility_levels(shown, alone, level):
     assert visibility(shown, alone) == level
 
 
-def test_points_fall_with_distance_and_lie_on_the_box(street):
+@pytest.mark.parametrize(
+    ("seen", "kept"),
+    [([], []), ([0, 0], []), ([1, 1], [0, 1]), ([0, 1, 0, 1, 0], [1, 2, 3]), ([0, 0, 1], [2])],
+)
+def test_tracks_reach_from_first_to_last_sight(seen, kept):
+    assert list(range(len(seen)))[noticed_span([bool(one) for one in seen])] == kept
+
+
+def test_points_fall_with_distance(street):
     counts = []
     for distance in (10.0, 20.0, 40.0, 70.0, 90.0):
         world = empty_but(street, actor(np.random.default_rng(3), "vehicle.car", distance, 0.0))

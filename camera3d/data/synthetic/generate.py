@@ -9,9 +9,12 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import cv2
 from tqdm import tqdm
@@ -26,6 +29,7 @@ from camera3d.data.synthetic.tables import Tables, map_name
 from camera3d.errors import ConfigInvalid, shown
 
 FRAMES_A_TASK = 5
+ORPHAN_S = 0.5  # how long a worker lives on when its parent was killed, at most
 
 
 def generate(
@@ -63,9 +67,10 @@ def generate(
     if processes < 1:
         raise ConfigInvalid(f"processes is {processes}: give 1 or more")
     if _there_already(out, options):
-        sys.stderr.write(f"{out}: holds this dataset already, left as it is\n")
         return out
     with _partial_folder(out) as partial:
+        if _there_already(out, options):  # another process finished it just now
+            return out
         _write(partial, options, processes)
         (partial / OPTIONS_FILE).write_text(json.dumps(options.to_dict(), indent=1) + "\n")
         partial.rename(out)
@@ -89,6 +94,7 @@ def _there_already(out: Path, options: SyntheticOptions) -> bool:
             f"{out} holds a synthetic dataset made with other options:\n{shown(differences)}\nGive a new"
             " folder, take that one away, or ask for the options it was made with."
         )
+    sys.stderr.write(f"{out}: holds this dataset already, left as it is\n")
     return True
 
 
@@ -96,19 +102,17 @@ def _there_already(out: Path, options: SyntheticOptions) -> bool:
 def _partial_folder(out: Path) -> Iterator[Path]:
     """An empty folder beside `out`, ours alone; gone afterwards unless it was renamed.
 
-    What a killed run left is thrown away: the lock on the file beside it dies with its process.
+    What a killed run left is thrown away: the lock on the file beside it dies with its processes.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial"
     lock_path = out.parent / f".{out.name}.lock"
     with lock_path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(lock, lock_path):
             raise ConfigInvalid(
-                f"another process is writing {out} (it holds {lock_path}). Wait for it, or give"
-                " another folder."
-            ) from error
+                f"another process is writing {out} (it holds {lock_path}). Wait for it, or give another"
+                " folder."
+            )
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
@@ -116,6 +120,20 @@ def _partial_folder(out: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             lock_path.unlink(missing_ok=True)
+
+
+def _locked(lock: TextIO, path: Path) -> bool:
+    """Take the lock; waits as long as the workers of a killed run may live on."""
+    until = time.monotonic() + 4 * ORPHAN_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have removed the file in between: then this lock keeps nobody out.
+            return os.fstat(lock.fileno()).st_ino == path.stat().st_ino
+        except OSError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(ORPHAN_S / 10)
 
 
 def _write(root: Path, options: SyntheticOptions, processes: int) -> None:
@@ -152,8 +170,21 @@ def _rendered(root: Path, options: SyntheticOptions, processes: int) -> Iterator
     # Forked: started afresh, each would first import PyTorch, which takes longer than a small dataset. The
     # children touch numpy and OpenCV only, on one thread, so no thread that stayed behind is waited for.
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+    ) as pool:
         yield from pool.map(_render, tasks)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A worker whose parent was killed would wait for tasks for ever, and hold the lock that it inherited."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_S / 2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render(task: tuple[Path, SyntheticOptions, int, int, int]) -> list[KeyframeFacts]:

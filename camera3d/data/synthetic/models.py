@@ -26,16 +26,26 @@ from camera3d.data.synthetic.parts import (
 def _lamps(b: PartBuilder, length: float, width: float, z: float, size: float) -> None:
     for side in (-1.0, 1.0):
         y = side * (width / 2 - 1.4 * size)
-        b.block((length / 2 - 0.06, length / 2), (y - size, y + size), (z, z + size), HEADLAMP, texture=LAMP)
         b.block(
-            (-length / 2, -length / 2 + 0.06), (y - size, y + size), (z, z + size), TAILLAMP, texture=LAMP
+            (length / 2 - 0.06, length / 2 + 0.015),
+            (y - size, y + size),
+            (z, z + size),
+            HEADLAMP,
+            texture=LAMP,
+        )
+        b.block(
+            (-length / 2 - 0.015, -length / 2 + 0.06),
+            (y - size, y + size),
+            (z, z + size),
+            TAILLAMP,
+            texture=LAMP,
         )
 
 
 def _wheels(b: PartBuilder, xs, width: float, radius: float, thick: float = 0.22) -> None:
     for x in xs:
         for side in (-1.0, 1.0):
-            b.wheel(x, side * (width / 2 - thick / 2), radius, thick)
+            b.wheel(x, side * (width / 2 - thick / 2 - 0.02), radius, thick)
 
 
 def car(rng: np.random.Generator, w: float, l: float, h: float) -> Parts:
@@ -58,7 +68,9 @@ def car(rng: np.random.Generator, w: float, l: float, h: float) -> Parts:
         **cabin,
     )
     b.block((-0.505 * l, 0.505 * l), (-0.485 * w, 0.485 * w), (0.5 * radius, 0.5 * radius + 0.14), DARK)
-    b.block((-l / 2, -l / 2 + 0.03), (-0.26, 0.26), (0.45 * waist, 0.45 * waist + 0.12), (0.8, 0.8, 0.75))
+    b.block(
+        (-l / 2 - 0.015, -l / 2 + 0.03), (-0.26, 0.26), (0.45 * waist, 0.45 * waist + 0.12), (0.8, 0.8, 0.75)
+    )
     _wheels(b, (-0.30 * l, 0.31 * l), w, radius)
     _lamps(b, l, w, 0.68 * waist, 0.13)
     for side in (-1.0, 1.0):

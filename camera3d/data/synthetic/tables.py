@@ -138,16 +138,17 @@ class Tables:
     def _add_tracks(
         self, number: int, world: World, facts: Sequence[KeyframeFacts], samples: Sequence[str]
     ) -> None:
-        """Annotations of every actor that a sensor sees at least once; the others nobody would annotate."""
+        """Annotations of every actor that a sensor notices, from the first such keyframe to the last."""
         found: dict[int, list[tuple[int, int]]] = {}
-        noticed: set[int] = set()
         for i, fact in enumerate(facts):
             for row, one in enumerate(fact.actors.tolist()):
                 found.setdefault(one, []).append((i, row))
-                if fact.points[row] or fact.shown[row]:
-                    noticed.add(one)
-        for one in sorted(noticed):
-            actor, places = world.actors[one], found[one]
+        for one in sorted(found):
+            seen = [bool(facts[i].points[row] or facts[i].shown[row]) for i, row in found[one]]
+            places = found[one][noticed_span(seen)]
+            if not places:
+                continue
+            actor = world.actors[one]
             chain = [token("annotation", number, one, i) for i, _ in places]
             for at, (i, row) in enumerate(places):
                 fact = facts[i]
@@ -198,6 +199,15 @@ def visibility(shown: int, alone: int) -> str:
     """The token of the visible share: "1" to "4"; "1" too for what no camera has in view."""
     share = shown / alone if alone else 0.0
     return str(int(np.searchsorted(VISIBILITY_FROM, share, side="right")))
+
+
+def noticed_span(seen: Sequence[bool]) -> slice:
+    """From the first to the last keyframe that sees a thing: nobody annotates what has not yet appeared.
+
+    Hidden keyframes in between stay, as those that an annotator fills in: they have no points.
+    """
+    positions = [i for i, noticed in enumerate(seen) if noticed]
+    return slice(positions[0], positions[-1] + 1) if positions else slice(0, 0)
 
 
 def attributes(actor: Actor, speed_mps: float) -> list[str]:
