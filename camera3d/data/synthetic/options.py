@@ -46,8 +46,8 @@ class SyntheticOptions:
         faults = []
         if not 2 <= self.scenes <= MAX_SCENES:
             faults.append(f"scenes is {self.scenes}: give 2 to {MAX_SCENES}, each split needs one")
-        if not 1.0 <= self.seconds <= 120.0:
-            faults.append(f"seconds is {self.seconds:g}: give 1 to 120")
+        if not 0.5 <= self.seconds <= 120.0:
+            faults.append(f"seconds is {self.seconds:g}: give 0.5 to 120")
         if not (32 <= height <= 1800 and 56 <= width <= 3200):
             faults.append(f"the image size is {height}x{width}: give 32x56 to 1800x3200, as HxW")
         if self.seed < 0:
@@ -62,7 +62,7 @@ class SyntheticOptions:
     @property
     def keyframes(self) -> int:
         """Keyframes of a scene."""
-        return max(2, int(self.seconds * KEYFRAMES_A_SECOND))
+        return max(1, int(self.seconds * KEYFRAMES_A_SECOND))
 
     @property
     def val_scenes(self) -> int:
