@@ -44,6 +44,8 @@ class BEVFormer(Base3DDetector):
         class_names: order of the logits.
         pv_strides: input pixels a cell of each map of the neck.
         max_detections: how many of queries × classes `decode` looks at.
+        grid_mask_prob: how likely GridMask hides a lattice of squares in the images of a training step.
+        grid_mask: whether training masks a grid of squares in the images.
     """
 
     numerics_version = 1
@@ -59,6 +61,8 @@ class BEVFormer(Base3DDetector):
         pv_strides: Sequence[int],
         num_cameras: int = 6,
         max_detections: int = MAX_DETECTIONS,
+        grid_mask_prob: float = 0.7,
+        grid_mask: bool = True,
         criterion: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -68,7 +72,7 @@ class BEVFormer(Base3DDetector):
         self.num_cameras = num_cameras
         self.pv_strides = tuple(pv_strides)
         self.max_detections = max_detections
-        self.grid_mask = GridMask()
+        self.grid_mask = GridMask() if grid_mask else nn.Identity()
         self.img_backbone = MODELS.build(img_backbone)
         self.img_neck = MODELS.build(img_neck)
         self.pts_bbox_head = build_bevformer_head(
