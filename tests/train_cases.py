@@ -27,19 +27,23 @@ TERMS = {
 
 
 def small_config(*, student: bool) -> Config:
-    """ResNet-18 of 8 channels, 16-channel maps on three levels, 12 queries. The student sees half the pixels."""
+    """ResNet-18 of 8 channels, three levels of 16-channel maps, 12 queries. The student sees half the pixels."""
     config = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
     stages = (0, 1, 2) if student else (1, 2, 3)
     config.model.img_backbone.update(
         depth=18,
         base_channels=8,
+        # No stage that nobody reads: data-parallel training wants a gradient for every parameter.
+        num_stages=stages[-1] + 1,
+        strides=(1, 2, 2, 2)[: stages[-1] + 1],
+        dilations=(1,) * (stages[-1] + 1),
         style="pytorch",
         out_indices=stages,
         frozen_stages=-1,
         norm_cfg={"type": "BN", "requires_grad": True},
         norm_eval=True,
         dcn=None,
-        stage_with_dcn=(False,) * 4,
+        stage_with_dcn=(False,) * (stages[-1] + 1),
     )
     config.model.img_neck.update(in_channels=[8 << stage for stage in stages], out_channels=16, num_outs=3)
     config.model.pv_strides = tuple(4 << stage for stage in stages)
