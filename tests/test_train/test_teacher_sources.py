@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from train_cases import recorded_losses
+from train_cases import prepare, recorded_losses
 
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
@@ -16,7 +16,6 @@ from camera3d.errors import ConfigInvalid
 from train.engine.run import distill
 from train.targets import TeacherTargets
 from train.teachers import DistortedLiveSource
-from train_cases import prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # The store keeps maps and logits in half precision: 2^-11 of a value. The differences that the losses square

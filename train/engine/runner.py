@@ -23,6 +23,8 @@ from train.engine.export import replace_with
 from train.engine.logs import quiet_mmengine, to_stderr
 from train.engine.optimising import with_amp
 
+TRAIN_CFG = {"max_epochs", "val_begin", "val_interval", "dynamic_intervals"}
+
 
 class TrainingRunner(Runner):
     """Weights come in initialised; checkpoints appear under their name when they are complete."""
@@ -40,9 +42,12 @@ class TrainingRunner(Runner):
         return logger
 
     def build_optim_wrapper(self, optim_wrapper: object) -> OptimWrapper:
-        """See mmengine's, which tells about every parameter."""
-        with quiet_mmengine():
-            return super().build_optim_wrapper(optim_wrapper)
+        """See mmengine's, which tells about every parameter. Raises ConfigInvalid."""
+        try:
+            with quiet_mmengine():
+                return super().build_optim_wrapper(optim_wrapper)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigInvalid(f"optim_wrapper {optim_wrapper} cannot be: {error}") from error
 
     def get_hooks_info(self) -> str:
         """Likewise."""
@@ -138,6 +143,10 @@ def build_runner(
             f"config {config.filename or ''} does not define {', '.join(missing)}: add"
             " '../_base_/schedule_24ep.py' to its _base_"
         )
+    unknown = sorted(set(config.train_cfg) - TRAIN_CFG)
+    if unknown or "max_epochs" not in config.train_cfg:
+        faults = [f"train_cfg.{name}: unknown" for name in unknown] or ["train_cfg.max_epochs: missing"]
+        raise ConfigInvalid(f"train_cfg takes {', '.join(sorted(TRAIN_CFG))}:\n{shown(faults)}")
     epochs, steps = config.train_cfg.max_epochs, len(train)
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
     # A checkpoint between two optimiser steps would lose the gradients gathered so far.
