@@ -36,7 +36,7 @@ TERMS = {
 
 
 def small_config(*, student: bool) -> Config:
-    """ResNet-18 of 8 channels, three levels of 16-channel maps, 12 queries. The student sees half the pixels."""
+    """ResNet-18 of 8 channels, three levels, 16-channel maps, 12 queries; the student sees half the pixels."""
     config = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
     stages = (0, 1, 2) if student else (1, 2, 3)
     config.model.img_backbone.update(

@@ -1,4 +1,4 @@
-"""A training command whose unsmoothed losses go into a file for each process: `train_steps.py OUT ARGUMENTS…`."""
+"""A distillation whose unsmoothed losses go into a file a process: `train_steps.py OUT ARGUMENTS…`."""
 
 from __future__ import annotations
 

@@ -102,7 +102,8 @@ def test_the_teachers_projections_stay_as_they_are(workshop):
     got = prepared(workshop, Case("all"))
     model = got.model
     frozen = {n: p for n, p in model.named_parameters() if n.startswith("terms.focal.")}
-    assert len(frozen) == 4 and not any(p.requires_grad for p in frozen.values())
+    assert len(frozen) == 4
+    assert not any(p.requires_grad for p in frozen.values())
     head = TargetReader(workshop.store("exact")).read_teacher_head()
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
@@ -110,7 +111,8 @@ def test_the_teachers_projections_stay_as_they_are(workshop):
     total.backward()
     optimiser.step()
     moved = {n for n, parameter in model.named_parameters() if not torch.equal(parameter, before[n])}
-    assert not moved & set(frozen) and len(moved) > 0.8 * len(before)
+    assert not moved & set(frozen)
+    assert len(moved) > 0.8 * len(before)
     for layer in range(2):
         key = f"pts_bbox_head.transformer.decoder.layers.{layer}.attentions.1.value_proj.weight"
         projection = model.terms["focal"].sampling.value_projections[layer]
@@ -132,7 +134,8 @@ def test_bfloat16_is_finite_and_near_float32(workshop):
             # 8 bits of mantissa through some fifty layers.
             assert loss.item() == pytest.approx(exact[name].item(), rel=0.1), name
     gradients = [p.grad for p in got.model.parameters() if p.grad is not None]
-    assert gradients and all(torch.isfinite(g).all() for g in gradients)
+    assert gradients
+    assert all(torch.isfinite(g).all() for g in gradients)
 
 
 @pytest.mark.parametrize("copied", [True, False])
@@ -145,7 +148,8 @@ def test_the_head_starts_from_the_teachers(workshop, copied):
         )
     ).model.student.state_dict()
     head = TargetReader(workshop.store("exact")).read_teacher_head()
-    assert len(head) > 40 and set(head) == set(student.distillation_head())
+    assert len(head) > 40
+    assert set(head) == set(student.distillation_head())
     for name, values in student.state_dict().items():
         wanted = torch.from_numpy(head[name]) if copied and name in head else alone[name]
         assert torch.equal(values, wanted), name
@@ -154,7 +158,8 @@ def test_the_head_starts_from_the_teachers(workshop, copied):
 def test_only_the_plain_student_is_exported(workshop, tmp_path):
     got = prepared(workshop, Case("all"))
     own = set(got.model.state_dict())
-    assert any(key.startswith("terms.") for key in own) and any(key.startswith("restore.") for key in own)
+    assert any(key.startswith("terms.") for key in own)
+    assert any(key.startswith("restore.") for key in own)
     export(got.model.student, tmp_path / "last.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
     plain = build_detector(got.config)

@@ -57,7 +57,8 @@ def interrupted(request, workshop, tmp_path_factory):
 def test_killed_and_resumed_is_as_never_stopped(workshop, interrupted, tmp_path):
     config, killed, whole = interrupted
     reached = newest_checkpoint(killed)
-    assert reached is not None and reached.name != f"iter_{EPOCHS * FRAMES}.pth", "it was killed too late"
+    assert reached is not None
+    assert reached.name != f"iter_{EPOCHS * FRAMES}.pth", "it was killed too late"
     assert int(reached.stem.removeprefix("iter_")) % FRAMES, "it was not killed in the middle of an epoch"
     shutil.copytree(killed, tmp_path / "resumed")
     distill(workshop.options(config, tmp_path / "resumed", resume=True))

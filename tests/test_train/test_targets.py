@@ -74,7 +74,8 @@ def test_focal_queries_lie_where_exact_has_them(workshop):
         assert 0 < kept.sum() < len(kept), "the case is only one when some queries are confident"
         for name in QUERIES:
             got, whole = (targets_of(r, [token]).queries(name) for r in (focal, exact))
-            assert got.shape == whole.shape and got.dtype == whole.dtype
+            assert got.shape == whole.shape
+            assert got.dtype == whole.dtype
             assert torch.equal(got[:, :, kept], whole[:, :, kept])
             assert not got[:, :, ~kept].any()
 

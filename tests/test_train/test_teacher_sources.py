@@ -40,7 +40,8 @@ def losses(workshop, tmp_path_factory):
 def test_cache_and_live_give_the_same_losses(losses):
     assert len(losses["cache"]) == len(losses["live"]) == 12
     for step, (cached, live) in enumerate(zip(losses["cache"], losses["live"], strict=True)):
-        assert set(cached) == set(live) and len(cached) > 12
+        assert set(cached) == set(live)
+        assert len(cached) > 12
         for name in cached:
             assert cached[name] == pytest.approx(live[name], rel=STORED), (step, name)
 

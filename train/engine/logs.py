@@ -10,11 +10,23 @@ from contextlib import contextmanager
 from mmengine.logging import MMLogger
 
 
+class CurrentStderr:
+    """Whatever is sys.stderr when something is written: a logger lives longer than a replaced stream."""
+
+    def write(self, text: str) -> int:
+        """See io.TextIOBase."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """See io.TextIOBase."""
+        sys.stderr.flush()
+
+
 def to_stderr(logger: logging.Logger) -> None:
-    """What a logger writes to stdout goes to stderr from now on."""
+    """What a logger writes to the terminal goes to stderr from now on: results go to stdout."""
     for handler in logger.handlers:
-        if getattr(handler, "stream", None) is sys.stdout:
-            handler.setStream(sys.stderr)
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setStream(CurrentStderr())
 
 
 @contextmanager
