@@ -24,7 +24,7 @@ from train.engine.run import DistillOptions
 ROOT = Path(__file__).parent.parent
 SCENES = {"scene-0061": 4, "scene-0553": 2}
 FRAMES = sum(SCENES.values())
-VERSION, SPLIT = "v1.0-mini", "mini_train"
+VERSION, SPLIT = "v1.0-mini", "tiny_train"
 TERMS = {
     "pv_divergence": {},
     "bev_heatmap": {},
@@ -36,7 +36,7 @@ TERMS = {
 
 
 def small_config(*, student: bool) -> Config:
-    """ResNet-18 of 8 channels, three levels, 16-channel maps, 12 queries; the student sees half the pixels."""
+    """ResNet-18 of 8 channels, 3 levels, 16-channel maps, 12 queries; the student sees half the pixels."""
     config = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
     stages = (0, 1, 2) if student else (1, 2, 3)
     config.model.img_backbone.update(
@@ -187,7 +187,9 @@ def recorded_losses() -> Iterator[list[dict[str, float]]]:
 
     def parse(self, losses):
         total, named = original(self, losses)
-        steps.append({name: float(value) for name, value in named.items()})
+        steps.append(
+            {name: value.item() if torch.is_tensor(value) else value for name, value in named.items()}
+        )
         return total, named
 
     with mock.patch.object(BaseModel, "parse_losses", parse):
@@ -202,7 +204,9 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 def make_workshop(folder: Path) -> Workshop:
     """Write the dataset, the teacher's config and its checkpoint."""
     (folder / "nuscenes").mkdir()
-    dataroot = write_nuscenes(folder / "nuscenes", scenes=SCENES, image_hw=(64, 128), can_bus=True)
+    dataroot = write_nuscenes(
+        folder / "nuscenes", scenes=SCENES, image_hw=(64, 128), can_bus=True, splits={SPLIT: list(SCENES)}
+    )
     config = small_config(student=False)
     teacher_config = folder / "teacher.py"
     config.dump(teacher_config)

@@ -269,7 +269,7 @@ def with_splits(root, scenes):
     tables = (root / "v1.0-other").resolve()
     (root / "v1.0-other").unlink()
     (root / "v1.0-other").mkdir()
-    for table in tables.iterdir():
+    for table in set(tables.iterdir()) - {tables / "splits.json"}:
         (root / "v1.0-other" / table.name).symlink_to(table)
     (root / "v1.0-other" / "splits.json").write_text(json.dumps({"mine": list(scenes)}))
     return root

@@ -19,7 +19,7 @@ from train.engine.runner import newest_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LIMIT_S = 120.0
-EPOCHS = 3
+EPOCHS = 2
 PLANS = {
     "plain": {},
     "accumulated in bfloat16": {"optim_wrapper.accumulative_counts": 2, "amp": "bf16"},

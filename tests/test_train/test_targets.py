@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from train_cases import FRAMES
+from train_cases import FRAMES, SPLIT, VERSION
 
 from cache_schema.errors import SampleMissing
 from cache_schema.quantise import float_maps
@@ -149,7 +149,7 @@ def test_targets_of_data_workers(workshop, start_method, one_thread):
     reader = opened(workshop, "focal")
     config = load_config(workshop.student_config())
     dataset = NuScenesQueueDataset(
-        load_or_build_index(workshop.dataroot, "v1.0-mini", "mini_train"),
+        load_or_build_index(workshop.dataroot, VERSION, SPLIT),
         ImagePipeline.from_config(config.inputs),
         workshop.dataroot,
         point_cloud_range=config.model.point_cloud_range,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from train_cases import prepare, recorded_losses
+from train_cases import SPLIT, VERSION, prepare, recorded_losses
 
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
@@ -61,7 +61,7 @@ def test_live_is_the_stream_of_the_scene(workshop):
     teacher_config = load_config(workshop.teacher_config)
     teacher = build_detector(teacher_config)
     load_official(teacher, workshop.checkpoint)
-    index = load_or_build_index(workshop.dataroot, "v1.0-mini", "mini_train")
+    index = load_or_build_index(workshop.dataroot, VERSION, SPLIT)
     frames = StreamingFrames(index, ImagePipeline.from_config(teacher_config.inputs), workshop.dataroot)
     for b, sample in enumerate(batch["data_samples"]):
         row, prev_bev = index.row_of(sample.sample_token), None
