@@ -11,6 +11,7 @@ A run that was stopped or killed goes on with the same command and --resume, to 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 
@@ -31,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     except Camera3DError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    print(weights)
+    if os.environ.get("RANK", "0") == "0":
+        print(weights)
     return 0
 
 

@@ -49,14 +49,25 @@ class DistillerConfig:
             raise ConfigInvalid(
                 f"config {config.filename or ''} has no `distiller`: give one of configs/distill"
             )
-        given = dict(config.distiller)
+        given = config.distiller
+        if not isinstance(given, dict) or not all(
+            isinstance(given.get(name, {}), dict) for name in ("terms", "areas")
+        ):
+            raise ConfigInvalid(
+                f"config {config.filename or ''}: distiller, its terms and its areas must be dicts"
+            )
         known = {"terms", "areas", "pv_levels", "bev_mask_ratio", "init_head_from_teacher"}
         faults = [
             f"{name}: unknown (known: {', '.join(sorted(known))})" for name in sorted(set(given) - known)
         ]
-        terms = {name: dict(options or {}) for name, options in given.get("terms", {}).items()}
+        terms = {name: options or {} for name, options in given.get("terms", {}).items()}
         faults += [
             f"terms.{name}: unknown (known: {', '.join(TERMS)})" for name in terms if name not in TERMS
+        ]
+        faults += [
+            f"terms.{name}: expected a dict of keywords, got {options!r}"
+            for name, options in terms.items()
+            if not isinstance(options, dict)
         ]
         if not terms:
             faults.append("terms: none; without one there is nothing to distil, use train/train_detector.py")
@@ -65,13 +76,18 @@ class DistillerConfig:
         faults += [
             f"areas.{name}: unknown (known: {', '.join(AreaOptions.__dataclass_fields__)})" for name in odd
         ]
+        levels = given.get("pv_levels")
+        if levels is not None:
+            try:
+                levels = tuple((int(own), int(other)) for own, other in levels)
+            except (TypeError, ValueError):
+                faults.append(f"pv_levels: expected pairs (student's level, teacher's level), got {levels}")
         if faults:
             raise ConfigInvalid(f"distiller of config {config.filename or ''} cannot be:\n{shown(faults)}")
-        levels = given.get("pv_levels")
         return cls(
             terms=terms,
             areas=AreaOptions(**areas),
-            pv_levels=None if levels is None else tuple((int(own), int(other)) for own, other in levels),
+            pv_levels=levels,
             bev_mask_ratio=given.get("bev_mask_ratio", 0.5),
             init_head_from_teacher=given.get("init_head_from_teacher", True),
         )
@@ -80,6 +96,16 @@ class DistillerConfig:
     def needs(self) -> dict[str, Needs]:
         """What each configured term takes from the teacher."""
         return {name: TERMS[name].needs for name in self.terms}
+
+    @property
+    def reads_pv(self) -> bool:
+        """Whether a term compares image maps."""
+        return any(needs.pv for needs in self.needs.values())
+
+    @property
+    def reads_bev(self) -> bool:
+        """Whether a term compares BEV maps, or reads the student's at the teacher's size."""
+        return any(needs.bev or name in GENERATING for name, needs in self.needs.items())
 
     def arrays(self, pv_levels: Sequence[tuple[int, int]]) -> dict[str, tuple[str, ...]]:
         """By term, the names of the teacher's arrays that it reads."""
@@ -97,7 +123,9 @@ class DistillerConfig:
 def level_pairs(
     chosen: DistillerConfig, student_maps: Sequence[FeatureMap], teacher: TeacherDescription
 ) -> tuple[tuple[int, int], ...]:
-    """The student's and the teacher's image levels to compare."""
+    """The student's and the teacher's image levels to compare; none when no term does."""
+    if not chosen.reads_pv:
+        return ()
     if chosen.pv_levels is not None:
         return chosen.pv_levels
     own = sum(feature_map.stride is not None for feature_map in student_maps)
@@ -137,10 +165,9 @@ def build_distiller(
     return Distiller(
         student=student,
         terms=terms,
-        restore=_restore(own_bev, bev),
-        bev_generator=MaskedGenerator(channels=bev[0], mask_ratio=chosen.bev_mask_ratio)
-        if generates
-        else None,
+        # Parts that no term uses would get no gradient, which data-parallel training refuses.
+        restore=_restore(own_bev, bev) if chosen.reads_bev else nn.Identity(),
+        bev_generator=_bev_generator(bev[0], chosen.bev_mask_ratio) if generates else None,
         geometry=geometry,
         areas=chosen.areas,
         source=source,
@@ -157,10 +184,9 @@ def check_fit(
     """Raise TargetsUnfit unless every configured comparison is between maps and queries that correspond."""
     own = {feature_map.name: feature_map for feature_map in student_maps}
     faults = []
-    if any(needs.pv for needs in chosen.needs.values()):
+    if chosen.reads_pv:
         faults += _level_faults(config.inputs.scale, own, teacher, pairs)
-    reads_bev = any(needs.bev or name in GENERATING for name, needs in chosen.needs.items())
-    if reads_bev:
+    if chosen.reads_bev:
         faults += _bev_faults(config, own["bev_feats"].shape, teacher)
     if "query" in chosen.terms:
         ours, theirs = (
@@ -179,7 +205,7 @@ def check_fit(
 def _level_faults(
     scale: float, own: Mapping[str, FeatureMap], teacher: TeacherDescription, pairs: Sequence[tuple[int, int]]
 ) -> list[str]:
-    faults = []
+    faults = [] if pairs else ["pv_levels: no image level to compare"]
     for ours, theirs in pairs:
         student, shape = own.get(f"pv_feats_{ours}"), teacher.shapes.get(f"pv_feats_{theirs}")
         if student is None or shape is None:
@@ -233,9 +259,9 @@ def _doublings(own: Sequence[int], other: Sequence[int]) -> int | None:
 
 
 def _restore(own: Sequence[int], other: Sequence[int]) -> nn.Module:
-    times = _doublings(own, other) or 0
-    if times == 0 and own[0] == other[0]:
-        return nn.Identity()
+    times = _doublings(own, other)
+    if times == 0:
+        return nn.Identity() if own[0] == other[0] else nn.Conv2d(own[0], other[0], 1)
     stages = [
         BevRestore(student_channels=own[0] if stage == 0 else other[0], teacher_channels=other[0])
         for stage in range(times)
@@ -259,8 +285,15 @@ def _term(
         given["value_projections"] = value_projections(teacher.head)
     try:
         return TERMS[name](**given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigInvalid(f"distiller.terms.{name}: {error}") from error
+
+
+def _bev_generator(channels: int, mask_ratio: float) -> MaskedGenerator:
+    try:
+        return MaskedGenerator(channels=channels, mask_ratio=mask_ratio)
+    except (TypeError, ValueError) as error:
+        raise ConfigInvalid(f"distiller.bev_mask_ratio: {error}") from error
 
 
 def value_projections(head: Mapping[str, Tensor]) -> list[nn.Linear]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import torch
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -119,8 +118,3 @@ class Distiller(BaseModel):
 
     def init_weights(self) -> None:
         """Nothing: the builder has done it, and the student may hold loaded weights."""
-
-    @torch.no_grad()
-    def student_state_dict(self) -> dict[str, Tensor]:
-        """The plain student's weights, as its own checkpoint holds them."""
-        return {key: value.detach().cpu() for key, value in self.student.state_dict().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ def export(detector: BEVFormer, path: Path) -> None:
     replace_with(path, lambda temporary: torch.save({"state_dict": weights}, temporary))
 
 
-def replace_with(path: Path, write: object) -> None:
+def replace_with(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)`, then rename: nothing half-written under the final name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

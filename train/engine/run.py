@@ -25,7 +25,7 @@ from train.engine.devices import process_group
 from train.engine.logs import quiet_mmengine
 from train.engine.options import NO_SPLIT, TrainOptions
 from train.engine.runner import build_runner
-from train.targets import CachedTargets, TargetLayout, check_store
+from train.targets import CachedTargets, TargetLayout, check_areas, check_store
 from train.targets.checks import covered, expectation, teacher_config_path
 from train.targets.description import TeacherDescription
 from train.teachers import CacheSource, DistortedLiveSource, LiveSource
@@ -76,6 +76,8 @@ def distill(options: DistillOptions) -> Path:
         student = initial_detector(config, options)
         setup = _cached if options.teacher_source == "cache" else _live
         index, teacher, source, transforms = setup(config, chosen, options, index, student, device)
+        # A live teacher has drawn its first weights by now: the terms' own layers must not depend on that.
+        torch.manual_seed(options.seed + 1)
         model = build_distiller(config, chosen, student=student, teacher=teacher, source=source)
         return _train(model, config, options, index, validation, device, transforms)
 
@@ -133,6 +135,7 @@ def _cached(
     wanted = chosen.arrays(pairs)
     whole = tuple(name for name, needs in chosen.needs.items() if needs.whole_maps)
     check_store(reader.spec, wanted, whole)
+    check_areas(reader.spec, vars(chosen.areas))
     names = dict.fromkeys(name for term in wanted.values() for name in term)
     source = CacheSource(TargetLayout.of_store(reader.spec))
     return index, teacher, source, [CachedTargets(reader, names)]

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from camera3d.checkpoint import harmless_globals
-from camera3d.errors import ConfigInvalid
+from camera3d.errors import ConfigInvalid, shown
 from train.engine import hooks, loops  # noqa: F401  registered by name below
-from train.engine.logs import quiet_mmengine
+from train.engine.export import replace_with
+from train.engine.logs import quiet_mmengine, to_stderr
 from train.engine.optimising import with_amp
+
+TRAIN_CFG = {"max_epochs", "val_begin", "val_interval", "dynamic_intervals"}
 
 
 class TrainingRunner(Runner):
@@ -30,22 +35,80 @@ class TrainingRunner(Runner):
     def _log_env(self, env_cfg: dict) -> None:
         """The environment of a run is noise on a terminal; the config is in the work folder."""
 
+    def build_logger(self, *args, **options) -> MMLogger:
+        """See mmengine's, which writes to stdout: results go there, and nothing else."""
+        logger = super().build_logger(*args, **options)
+        to_stderr(logger)
+        return logger
+
     def build_optim_wrapper(self, optim_wrapper: object) -> OptimWrapper:
-        """See mmengine's, which tells about every parameter."""
-        with quiet_mmengine():
-            return super().build_optim_wrapper(optim_wrapper)
+        """See mmengine's, which tells about every parameter. Raises ConfigInvalid."""
+        try:
+            with quiet_mmengine():
+                return super().build_optim_wrapper(optim_wrapper)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigInvalid(f"optim_wrapper {optim_wrapper} cannot be: {error}") from error
 
     def get_hooks_info(self) -> str:
         """Likewise."""
         return "mmengine's defaults, seeds by step, exported students"
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args, **options) -> None:
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """See mmengine's, which names a device to data-parallel processes on a CPU: torch refuses that."""
+        if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
+            return MMDistributedDataParallel(
+                module=model,
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+            )
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def save_checkpoint(
+        self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
+    ) -> None:
         """See mmengine's, which writes under the final name."""
         if self.rank != 0:
             return
-        partial = f".{filename}.{os.getpid()}.tmp"
-        super().save_checkpoint(out_dir, partial, *args, **options)
-        os.replace(Path(out_dir) / partial, Path(out_dir) / filename)
+        meta = {**(meta or {}), "draws": self._draws()}
+        replace_with(
+            Path(out_dir) / filename,
+            lambda partial: super(TrainingRunner, self).save_checkpoint(
+                str(partial.parent), partial.name, *args, meta=meta, **options
+            ),
+        )
+
+    def load_or_resume(self) -> None:
+        """See mmengine's, which trusts a file with a path that a killed run may have left empty."""
+        if self._resume and not self._has_loaded:
+            newest = newest_checkpoint(self.work_dir)
+            self._has_loaded = True
+            if newest is not None:
+                self.resume(str(newest))
+
+    def load_checkpoint(self, filename: str, *args, **options) -> dict:
+        """See mmengine's. Raises ConfigInvalid when the checkpoint counted its steps in another order."""
+        checkpoint = super().load_checkpoint(filename, *args, **options)
+        then, now = checkpoint["meta"].get("draws", {}), self._draws()
+        changed = [
+            f"{name}: {then[name]} then, {now[name]} now"
+            for name in now
+            if then.get(name, now[name]) != now[name]
+        ]
+        if changed:
+            raise ConfigInvalid(
+                f"{filename} cannot be gone on from, its steps saw other frames:\n{shown(changed)}\n"
+                "Give the same as before, or start anew in another work folder."
+            )
+        return checkpoint
+
+    def _draws(self) -> Mapping[str, int]:
+        """What decides which frames a step sees."""
+        loader = self.train_dataloader
+        return {
+            "seed": self.seed,
+            "frames": len(loader.dataset),
+            "samples a step (of all processes)": loader.batch_size * self.world_size,
+        }
 
     def train(self) -> nn.Module:
         """See mmengine's. Its own checkpoints hold its log's types, which weights_only must be told of."""
@@ -80,12 +143,16 @@ def build_runner(
             f"config {config.filename or ''} does not define {', '.join(missing)}: add"
             " '../_base_/schedule_24ep.py' to its _base_"
         )
+    unknown = sorted(set(config.train_cfg) - TRAIN_CFG)
+    if unknown or "max_epochs" not in config.train_cfg:
+        faults = [f"train_cfg.{name}: unknown" for name in unknown] or ["train_cfg.max_epochs: missing"]
+        raise ConfigInvalid(f"train_cfg takes {', '.join(sorted(TRAIN_CFG))}:\n{shown(faults)}")
     epochs, steps = config.train_cfg.max_epochs, len(train)
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
     # A checkpoint between two optimiser steps would lose the gradients gathered so far.
     interval = -(-config.get("checkpoint_interval", 1000) // accumulated) * accumulated
     evaluates = validation is not None
-    runner = TrainingRunner(
+    return TrainingRunner(
         model=model,
         work_dir=str(work_dir),
         train_dataloader=train,
@@ -121,8 +188,14 @@ def build_runner(
         log_level="INFO",
         cfg=config,
     )
-    _log_to_stderr(runner)
-    return runner
+
+
+def newest_checkpoint(work_dir: str | Path) -> Path | None:
+    """The checkpoint with the most steps. Whatever has its final name is whole."""
+    found = {path: path.stem.removeprefix("iter_") for path in Path(work_dir).glob("iter_*.pth")}
+    return max(
+        (p for p, steps in found.items() if steps.isdigit()), key=lambda p: int(found[p]), default=None
+    )
 
 
 def _until_the_end(scheduler: Config, epochs: int, steps: int) -> dict:
@@ -132,10 +205,3 @@ def _until_the_end(scheduler: Config, epochs: int, steps: int) -> dict:
     if given["type"] == "CosineAnnealingLR" and "T_max" not in given:
         given["T_max"] = (epochs if by_epoch else steps) - given.get("begin", 0)
     return given
-
-
-def _log_to_stderr(runner: Runner) -> None:
-    """Results go to stdout, and nothing else."""
-    for handler in runner.logger.handlers:
-        if getattr(handler, "stream", None) is sys.stdout:
-            handler.setStream(sys.stderr)

@@ -101,6 +101,33 @@ def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_ma
         )
 
 
+def check_areas(spec: StoreSpec, areas: Mapping[str, float]) -> None:
+    """Whether a store of profile `focal` kept what lies in the areas that the terms look at.
+
+    Outside of what it kept, a term would be given the mean of a block of cells and take it for the teacher's.
+
+    Args:
+        areas: `min_score`, `at_most`, `bev_margin_cells` and `pv_margin_cells` of the terms.
+
+    Raises TargetsUnfit with a line for each that asks for more.
+    """
+    if spec.focal is None:
+        return
+    drawn = spec.focal.areas
+    kept = {"min_score": spec.focal.confidence, "at_most": drawn.get("queries_at_most")}
+    kept |= {name: drawn.get(name) for name in ("bev_margin_cells", "pv_margin_cells")}
+    faults = [
+        f"areas.{name}: {areas[name]:g}, and the store was dumped with {limit:g}"
+        for name, limit in kept.items()
+        if limit is not None and (areas[name] < limit if name == "min_score" else areas[name] > limit)
+    ]
+    if faults:
+        raise TargetsUnfit(
+            f"the areas of the terms reach beyond what the store (profile focal) kept:\n{shown(faults)}\n"
+            "Set them to what was kept, or dump again with --focal-confidence and --focal-margins."
+        )
+
+
 def teacher_config_path(config: Config) -> Path | None:
     """The file that `teacher` of a distillation config names, relative to that config."""
     named = config.get("teacher")

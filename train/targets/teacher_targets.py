@@ -37,13 +37,19 @@ class TeacherTargets:
 
         Of profile `focal`: the kept cells in their places and the mean of the block elsewhere.
         """
+        # Half precision is not what bfloat16 autocast expects to stack.
+        with torch.autocast(self._device_type, enabled=False):
+            return self._map(name)
+
+    def _map(self, name: str) -> Tensor:
         unpack = {"exact": self._exact, "compact": self._compact, "focal": self._focal}[self.layout.profile]
         maps = [unpack(sample, name) for sample in self.samples]
         return maps[0][None] if len(maps) == 1 else torch.stack(maps)
 
     def queries(self, name: str) -> Tensor:
         """(L, B, Q, …) array of the object queries. Of profile `focal`: zero for those that are not kept."""
-        return torch.stack([self._sample_queries(sample, name) for sample in self.samples], dim=1)
+        with torch.autocast(self._device_type, enabled=False):
+            return torch.stack([self._sample_queries(sample, name) for sample in self.samples], dim=1)
 
     def confidence(self, *, min_score: float, at_most: int) -> Tensor:
         """(B, Q) float32: score of each confident query of the last layer, zero for the others."""
@@ -60,6 +66,10 @@ class TeacherTargets:
     def boxes(self) -> Tensor:
         """(B, Q, 9) boxes of the last layer in our convention (camera3d.boxes), float32."""
         return decode_official(self.queries("query_boxes")[-1].float())
+
+    @property
+    def _device_type(self) -> str:
+        return next(iter(self.samples[0].values())).device.type
 
     def _rows(self, sample: Mapping[str, Tensor], name: str) -> Tensor:
         """(n, L, …): queries first. All Q of them but for profile `focal`."""
