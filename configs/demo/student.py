@@ -5,6 +5,6 @@ model = dict(
     img_backbone=dict(base_channels=16, out_indices=(0, 1, 2)),
     img_neck=dict(in_channels=[16, 32, 64]),
     pv_strides=(4, 8, 16),
-    pts_bbox_head=dict(bev_hw=(25, 25), encoder_layers=1))
+    pts_bbox_head=dict(bev_hw=(20, 20), encoder_layers=1))
 
 inputs = dict(scale=0.25, pad_hw=(64, 112))

@@ -17,8 +17,9 @@ model = dict(
     img_neck=dict(in_channels=[64, 128, 256], out_channels=64, num_outs=3, add_extra_convs=False),
     pv_strides=(8, 16, 32),
     pts_bbox_head=dict(
-        bev_hw=(50, 50),
+        bev_hw=(40, 40),
         encoder_layers=2,
+        pillar_points=4,
         decoder_layers=3,
         num_queries=150,
         embed_dims=64,
