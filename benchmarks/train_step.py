@@ -47,6 +47,7 @@ class Variant:
     model: Distiller | BEVFormer
     batches: Iterator
     seconds: dict[str, list[float]]
+    load_seconds: float
     peak_bytes: int = 0
 
 
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     with quiet_mmengine():
         student.init_weights()
     student.to(device).train()
-    variants = [Variant("student alone", student, _batches(configs[0], index, args, []), _no_times())]
+    variants = [Variant("student alone", student, *_batches(configs[0], index, args, []))]
     for config in configs:
         variants += _variants(config, student, index, args, device)
 
@@ -88,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
         for variant in variants:
             print(f"round {number + 1} of {args.rounds}: {variant.name} …", file=sys.stderr)
             _round(variant, optimiser, device)
-    _report(variants, configs[0], args, device)
+    before = [row - index.scene_of_row(row).first + 1 for row in range(len(index))]
+    _report(variants, configs[0], args, device, statistics.mean(before))
     return 0
 
 
@@ -116,7 +118,7 @@ def _variants(
         source = CacheSource(TargetLayout.of_store(reader.spec))
         model = build_distiller(config, chosen_here, student=student, teacher=teacher, source=source)
         batches = _batches(config, index, args, [CachedTargets(reader, wanted)])
-        found.append(Variant(label, model.to(device).train(), batches, _no_times()))
+        found.append(Variant(label, model.to(device).train(), *batches))
     if args.without_live:
         return found
     teacher_config = load_config(Path(config.filename).parent / config.teacher)
@@ -132,36 +134,41 @@ def _variants(
     for name, source in sources.items():
         model = build_distiller(config, chosen, student=student, teacher=teacher, source=source)
         batches = _batches(config, index, args, [])
-        found.append(Variant(f"{method}, {name}", model.to(device).train(), batches, _no_times()))
+        found.append(Variant(f"{method}, {name}", model.to(device).train(), *batches))
     return found
 
 
-def _batches(config: Config, index: NuScenesIndex, args: argparse.Namespace, transforms: list) -> Iterator:
+def _batches(
+    config: Config, index: NuScenesIndex, args: argparse.Namespace, transforms: list
+) -> tuple[Iterator, dict[str, list[float]], float]:
+    """An endless loader, no times yet, and the seconds a batch takes a single process (the second one)."""
     loader = train_loader(
         config, index, args.dataroot, batch_size=1, workers=args.workers, seed=0, transforms=transforms
     )
+    for _ in range(2):
+        start = time.perf_counter()
+        loader.collate_fn([loader.dataset[0]])
+        load_seconds = time.perf_counter() - start
     # One long epoch over however few frames there are: a loader that starts anew waits for its workers.
     rows = list(itertools.islice(itertools.cycle(range(len(loader.dataset))), 4 * (args.rounds + 1)))
-    given = {"batch_size": 1, "num_workers": args.workers, "collate_fn": loader.collate_fn}
-    return torch.utils.data.DataLoader(
+    batches = torch.utils.data.DataLoader(
         loader.dataset,
+        batch_size=1,
         sampler=rows,
+        num_workers=args.workers,
+        collate_fn=loader.collate_fn,
         worker_init_fn=loader.worker_init_fn,
         pin_memory=loader.pin_memory,
         prefetch_factor=1 if args.workers else None,
-        **given,
-    ).__iter__()
-
-
-def _no_times() -> dict[str, list[float]]:
-    return {phase: [] for phase in PHASES}
+    )
+    return iter(batches), {phase: [] for phase in PHASES}, load_seconds
 
 
 def _round(variant: Variant, optimiser: torch.optim.Optimizer, device: torch.device) -> None:
     """A step with its phases timed; the next batch is being loaded meanwhile, as in training."""
     if not variant.seconds["forward"]:
         next(variant.batches)
-    _reset_peak(device)
+    before = _reset_peak(device)
     clock = _Clock(variant.seconds, device)
     data = next(variant.batches)
     clock.lap("data wait")
@@ -189,7 +196,7 @@ def _round(variant: Variant, optimiser: torch.optim.Optimizer, device: torch.dev
     optimiser.step()
     optimiser.zero_grad()
     clock.lap("optimiser")
-    variant.peak_bytes = max(variant.peak_bytes, _peak(device))
+    variant.peak_bytes = max(variant.peak_bytes, _peak(device) - before)
 
 
 class _Clock:
@@ -204,12 +211,14 @@ class _Clock:
         self.last = now
 
 
-def _reset_peak(device: torch.device) -> None:
+def _reset_peak(device: torch.device) -> int:
+    """Bytes in use now: all variants' weights are, so only what comes on top says something of one."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    else:
-        # Linux: 5 sets the peak of the resident memory back to what is resident now.
-        Path("/proc/self/clear_refs").write_text("5")
+        return torch.cuda.memory_allocated()
+    # Linux: 5 sets the peak of the resident memory back to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak(device)
 
 
 def _peak(device: torch.device) -> int:
@@ -219,7 +228,13 @@ def _peak(device: torch.device) -> int:
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
 
-def _report(variants: list[Variant], config: Config, args: argparse.Namespace, device: torch.device) -> None:
+def _report(
+    variants: list[Variant],
+    config: Config,
+    args: argparse.Namespace,
+    device: torch.device,
+    frames_before: float,
+) -> None:
     plain = [sum(times) for times in zip(*variants[0].seconds.values(), strict=True)]
     rows = []
     for variant in variants:
@@ -233,15 +248,20 @@ def _report(variants: list[Variant], config: Config, args: argparse.Namespace, d
                 f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
                 *(f"{statistics.median(variant.seconds[phase]):.2f}" for phase in PHASES),
                 f"{statistics.median(waits):.1%}",
+                f"{variant.load_seconds:.2f}",
                 f"{variant.peak_bytes / 1e9:.1f}",
             ]
         )
-    header = ["step", "s", "of the student alone", *PHASES, "waiting", "peak GB"]
+    header = ["step", "s", "of the student alone", *PHASES, "waiting", "a worker loads in, s", "on top, GB"]
     body = [
         f"{Path(config.filename).stem.rsplit('_', 1)[0]}, {config.inputs.pad_hw[0]}×{config.inputs.pad_hw[1]}"
         f" images, a queue of {config.queue_length}, one sample a step, {args.rounds} rounds, {args.workers}"
         " workers a loader, warm page cache. Medians; a ratio compares two steps of the same round, with the"
-        " spread in brackets.",
+        " spread in brackets. While another variant's step runs, a loader fills up: whether workers keep pace"
+        " is the step against the seconds one of them needs for a batch, divided by their number. Memory is"
+        " what a step adds to the weights of all variants. A frame of this split costs `live`"
+        f" {frames_before:.1f} forward passes on average, as many as its scene has frames up to it; in"
+        " nuScenes it is 20.",
         markdown_table(header, rows),
         _verdicts(variants, plain),
     ]

@@ -12,7 +12,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=500),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, eta_min_ratio=1e-3)]
 
-train_cfg = dict(max_epochs=24, val_interval=24)
+train_cfg = dict(max_epochs=24, val_interval=1)
 train_dataloader = dict(batch_size=1, num_workers=4)
 
 amp = None  # 'fp16' or 'bf16'

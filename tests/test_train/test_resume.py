@@ -14,8 +14,8 @@ import torch
 from train_cases import FRAMES, ROOT, weights_of
 
 from camera3d.errors import ConfigInvalid
+from train.engine.resuming import newest_checkpoint
 from train.engine.run import distill
-from train.engine.runner import newest_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LIMIT_S = 120.0

@@ -148,7 +148,7 @@ def build_distiller(
     """
     student_maps = student.feature_maps(tuple(config.inputs.pad_hw))
     pairs = level_pairs(chosen, student_maps, teacher)
-    check_fit(config, chosen, student_maps, teacher, pairs)
+    check_fit(config, chosen, student, student_maps, teacher, pairs)
     own_bev = next(m for m in student_maps if m.name == "bev_feats").shape
     bev = teacher.shapes.get("bev_feats", own_bev)
     geometry = MapGeometry(
@@ -177,6 +177,7 @@ def build_distiller(
 def check_fit(
     config: Config,
     chosen: DistillerConfig,
+    student: BEVFormer,
     student_maps: Sequence[FeatureMap],
     teacher: TeacherDescription,
     pairs: Sequence[tuple[int, int]],
@@ -195,7 +196,7 @@ def check_fit(
         if ours != theirs:
             faults.append(f"query term: the student's queries are {ours}, the teacher's {theirs}")
     if chosen.init_head_from_teacher:
-        faults += _head_faults(config, own, teacher)
+        faults += _head_faults(student, teacher)
     if faults:
         raise TargetsUnfit(
             f"the student of {config.filename or 'the config'} cannot follow {teacher.name}:\n{shown(faults)}"
@@ -237,15 +238,16 @@ def _bev_faults(config: Config, shape: tuple[int, ...], teacher: TeacherDescript
     return faults
 
 
-def _head_faults(config: Config, own: Mapping[str, FeatureMap], teacher: TeacherDescription) -> list[str]:
-    shapes = {
-        name: teacher.shapes[name] for name in ("query_logits", "query_feats") if name in teacher.shapes
-    }
-    differing = [f"{n} {own[n].shape} against {s}" for n, s in shapes.items() if own[n].shape != s]
+def _head_faults(student: BEVFormer, teacher: TeacherDescription) -> list[str]:
+    own = {key: tuple(weight.shape) for key, weight in student.distillation_head().items()}
+    other = {key: tuple(weight.shape) for key, weight in teacher.head.items()}
+    differing = [key for key in sorted({*own, *other}) if own.get(key) != other.get(key)]
     if not differing:
         return []
+    key = differing[0]
     return [
-        f"the head cannot start from the teacher's ({', '.join(differing)}): set"
+        f"the head cannot start from the teacher's: {len(differing)} weights differ, such as {key}"
+        f" ({own.get(key, 'none')} against {other.get(key, 'none')}); set"
         " distiller.init_head_from_teacher=False"
     ]
 

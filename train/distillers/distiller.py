@@ -57,7 +57,8 @@ class Distiller(BaseModel):
         areas: AreaOptions,
         source: TargetSource,
     ) -> None:
-        super().__init__()
+        # Pinned batches then travel to the device while the host goes on.
+        super().__init__(data_preprocessor={"type": "BaseDataPreprocessor", "non_blocking": True})
         self.student = student
         self.terms = nn.ModuleDict(terms)
         self.restore = restore

@@ -48,9 +48,13 @@ class ExportStudent(Hook):
     def after_train_iter(
         self, runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
     ) -> None:
-        """`last.pth` with every checkpoint and at the end."""
-        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+        """`last.pth` with every checkpoint."""
+        if self.every_n_train_iters(runner, self.interval):
             self._export(runner, "last.pth")
+
+    def after_train(self, runner) -> None:
+        """`last.pth` at the end, also of a run that had no step left to do when it was resumed."""
+        self._export(runner, "last.pth")
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """`best.pth` when no evaluation before was better; a resumed run knows the best so far."""

@@ -35,7 +35,9 @@ def with_amp(optim_wrapper: Config, amp: str | None, device: torch.device) -> di
     if amp not in AMP_DTYPES:
         raise ConfigInvalid(f"amp: expected fp16, bf16 or None, got {amp!r}")
     if device.type == "cuda":
-        return wrapper | {"type": "AmpOptimWrapper", "dtype": AMP_DTYPES[amp]}
+        # bfloat16 has single precision's range: a scaler would only cost a wait for the device each step.
+        scale = "dynamic" if amp == "fp16" else {"enabled": False}
+        return wrapper | {"type": "AmpOptimWrapper", "dtype": AMP_DTYPES[amp], "loss_scale": scale}
     if amp != "bf16":
         raise ConfigInvalid(f"amp={amp!r} needs a GPU; on a CPU take bf16 or none")
     return wrapper | {"type": "CpuAutocastOptimWrapper"}

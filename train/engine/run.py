@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
+from cache_schema.fingerprint import digest
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official, read_state_dict
 from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames, load_or_build_index
@@ -20,10 +22,12 @@ from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from train.distillers import build_distiller
 from train.distillers.builder import DistillerConfig, level_pairs
+from train.distillers.distiller import TargetSource
 from train.engine.data import default_splits, train_loader, val_loader
 from train.engine.devices import process_group
 from train.engine.logs import quiet_mmengine
 from train.engine.options import NO_SPLIT, TrainOptions
+from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
 from train.targets import CachedTargets, TargetLayout, check_areas, check_store
 from train.targets.checks import covered, expectation, teacher_config_path
@@ -50,6 +54,22 @@ class DistillOptions(TrainOptions):
     allow_partial: bool = False
 
 
+@dataclass(frozen=True)
+class TargetSetting:
+    """Where a distillation's targets come from.
+
+    Attributes:
+        name: a store's fingerprint, or the live teacher's weights.
+        index: the frames that have targets.
+    """
+
+    name: str
+    index: NuScenesIndex
+    teacher: TeacherDescription
+    source: TargetSource
+    transforms: Sequence[Callable] = ()
+
+
 def train_detector(options: TrainOptions) -> Path:
     """Train a detector on the ground truth alone; returns its exported weights. Raises Camera3DError."""
     config = options.load_config()
@@ -57,7 +77,7 @@ def train_detector(options: TrainOptions) -> Path:
     with process_group() as device:
         index, validation = indices(options)
         detector = initial_detector(config, options)
-        return _train(detector, config, options, index, validation, device)
+        return _train(detector, config, options, index, validation, device, targets="none")
 
 
 def distill(options: DistillOptions) -> Path:
@@ -75,11 +95,22 @@ def distill(options: DistillOptions) -> Path:
         index, validation = indices(options)
         student = initial_detector(config, options)
         setup = _cached if options.teacher_source == "cache" else _live
-        index, teacher, source, transforms = setup(config, chosen, options, index, student, device)
+        setting = setup(config, chosen, options, index, student, device)
         # A live teacher has drawn its first weights by now: the terms' own layers must not depend on that.
         torch.manual_seed(options.seed + 1)
-        model = build_distiller(config, chosen, student=student, teacher=teacher, source=source)
-        return _train(model, config, options, index, validation, device, transforms)
+        model = build_distiller(
+            config, chosen, student=student, teacher=setting.teacher, source=setting.source
+        )
+        return _train(
+            model,
+            config,
+            options,
+            setting.index,
+            validation,
+            device,
+            targets=setting.name,
+            transforms=setting.transforms,
+        )
 
 
 def indices(options: TrainOptions) -> tuple[NuScenesIndex, NuScenesIndex | None]:
@@ -100,19 +131,28 @@ def initial_detector(config: Config, options: TrainOptions) -> BEVFormer:
     detector = build_detector(config)
     with quiet_mmengine():
         detector.init_weights()
-    if options.init_from is not None:
-        load_fitting(detector, options.init_from)
+    loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
+    frozen = [name for name, weight in detector.named_parameters() if not weight.requires_grad]
+    random = [name for name in frozen if name.startswith("img_backbone.") and name not in loaded]
+    if random and not options.resume:
+        print_log(
+            f"{len(random)} frozen weights of the image backbone ({random[0]}, …) are random and stay so:"
+            " give --init-from a checkpoint that has them, such as the one the official training starts from",
+            "current",
+            level=logging.WARNING,
+        )
     return detector.train()
 
 
-def load_fitting(detector: nn.Module, checkpoint: str | Path) -> None:
-    """Load every weight whose key and shape fit, and say how many do. Raises CheckpointMismatch at none."""
+def load_fitting(detector: nn.Module, checkpoint: str | Path) -> set[str]:
+    """Load every weight whose key and shape fit; returns their keys. Raises CheckpointMismatch at none."""
     given, own = read_state_dict(checkpoint), detector.state_dict()
     fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
     if not fitting:
         raise CheckpointMismatch(f"{checkpoint} has no weight that fits the detector ({len(own)} entries)")
     detector.load_state_dict(fitting, strict=False)
     print_log(f"{checkpoint}: {len(fitting)} of the detector's {len(own)} weights loaded", "current")
+    return set(fitting)
 
 
 def _cached(
@@ -122,7 +162,7 @@ def _cached(
     index: NuScenesIndex,
     student: BEVFormer,
     device: torch.device,
-) -> tuple[NuScenesIndex, TeacherDescription, CacheSource, Sequence[Callable]]:
+) -> TargetSetting:
     if options.cache is None:
         raise ConfigInvalid("--cache: name the store, or choose --teacher-source live")
     path = teacher_config_path(config)
@@ -135,10 +175,11 @@ def _cached(
     wanted = chosen.arrays(pairs)
     whole = tuple(name for name, needs in chosen.needs.items() if needs.whole_maps)
     check_store(reader.spec, wanted, whole)
-    check_areas(reader.spec, vars(chosen.areas))
+    check_areas(reader.spec, vars(chosen.areas), heatmap="bev_heatmap" in chosen.terms)
     names = dict.fromkeys(name for term in wanted.values() for name in term)
     source = CacheSource(TargetLayout.of_store(reader.spec))
-    return index, teacher, source, [CachedTargets(reader, names)]
+    transforms = (CachedTargets(reader, names),)
+    return TargetSetting(digest(reader.spec), index, teacher, source, transforms)
 
 
 def _live(
@@ -148,9 +189,13 @@ def _live(
     index: NuScenesIndex,
     student: BEVFormer,
     device: torch.device,
-) -> tuple[NuScenesIndex, TeacherDescription, LiveSource | DistortedLiveSource, Sequence[Callable]]:
+) -> TargetSetting:
     if options.teacher_source not in SOURCES:
         raise ConfigInvalid(f"--teacher-source {options.teacher_source}: one of {', '.join(SOURCES)}")
+    if options.cache is not None or options.allow_partial:
+        raise ConfigInvalid(
+            f"--teacher-source {options.teacher_source} reads no store: leave --cache and --allow-partial out"
+        )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:
         raise ConfigInvalid(
@@ -163,8 +208,10 @@ def _live(
     description = TeacherDescription.of_detector(teacher, teacher_config)
     teacher.to(device)
     pipeline = ImagePipeline.from_config(teacher_config.inputs)
+    name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
     if options.teacher_source == "live":
-        return index, description, LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot)), []
+        live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot))
+        return TargetSetting(name, index, description, live)
     own = ImagePipeline.from_config(config.inputs)
     ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
     if len(ratios) > 1 or (own.mean, own.std, own.to_rgb) != (pipeline.mean, pipeline.std, pipeline.to_rgb):
@@ -173,7 +220,7 @@ def _live(
             f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
             f" {pipeline.to_dict()}"
         )
-    return index, description, DistortedLiveSource(teacher, pipeline.pad_hw), []
+    return TargetSetting(name, index, description, DistortedLiveSource(teacher, pipeline.pad_hw))
 
 
 def _train(
@@ -183,6 +230,8 @@ def _train(
     index: NuScenesIndex,
     validation: NuScenesIndex | None,
     device: torch.device,
+    *,
+    targets: str,
     transforms: Sequence[Callable] = (),
 ) -> Path:
     given = config.get("train_dataloader", {})
@@ -204,6 +253,7 @@ def _train(
         device=device,
         seed=options.seed,
         resume=options.resume,
+        facts=run_facts(config, index, targets),
     )
     runner.train()
     return Path(options.work_dir) / "last.pth"

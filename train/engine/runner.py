@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -22,12 +22,23 @@ from train.engine import hooks, loops  # noqa: F401  registered by name below
 from train.engine.export import replace_with
 from train.engine.logs import quiet_mmengine, to_stderr
 from train.engine.optimising import with_amp
+from train.engine.resuming import chosen_checkpoint, prepare, require_same_run
 
 TRAIN_CFG = {"max_epochs", "val_begin", "val_interval", "dynamic_intervals"}
 
 
 class TrainingRunner(Runner):
-    """Weights come in initialised; checkpoints appear under their name when they are complete."""
+    """Weights come in initialised; checkpoints appear under their name when they are complete.
+
+    Args:
+        device: of this process.
+        facts: what the run is made of; a checkpoint with others is not gone on from.
+        options: mmengine's.
+    """
+
+    def __init__(self, *, device: torch.device, facts: Mapping[str, str], **options) -> None:
+        self._device, self._facts = device, dict(facts)
+        super().__init__(**options)
 
     def _init_model_weights(self) -> None:
         """Nothing: the model holds what it is to start from, and data-parallel wrappers send it round."""
@@ -54,14 +65,21 @@ class TrainingRunner(Runner):
         return "mmengine's defaults, seeds by step, exported students"
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """See mmengine's, which names a device to data-parallel processes on a CPU: torch refuses that."""
-        if self.distributed and not torch.cuda.is_available() and not is_model_wrapper(model):
-            return MMDistributedDataParallel(
-                module=model,
-                broadcast_buffers=False,
-                find_unused_parameters=self.cfg.get("find_unused_parameters", False),
-            )
-        return super().wrap_model(model_wrapper_cfg, model)
+        """Data-parallel under torchrun, on GPUs and, which mmengine cannot, on CPUs.
+
+        Every process starts a step with the first one's buffers: whoever evaluates, saves or resumes then has
+        the same running statistics.
+        """
+        model = model.to(self._device)
+        if not self.distributed:
+            return model
+        cuda = self._device.type == "cuda"
+        return MMDistributedDataParallel(
+            module=model,
+            device_ids=[self._device.index] if cuda else None,
+            broadcast_buffers=True,
+            find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+        )
 
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
@@ -80,34 +98,24 @@ class TrainingRunner(Runner):
     def load_or_resume(self) -> None:
         """See mmengine's, which trusts a file with a path that a killed run may have left empty."""
         if self._resume and not self._has_loaded:
-            newest = newest_checkpoint(self.work_dir)
+            newest = chosen_checkpoint(self.work_dir)
             self._has_loaded = True
             if newest is not None:
                 self.resume(str(newest))
 
     def load_checkpoint(self, filename: str, *args, **options) -> dict:
-        """See mmengine's. Raises ConfigInvalid when the checkpoint counted its steps in another order."""
+        """See mmengine's. Raises ConfigInvalid when the checkpoint is another run's."""
         checkpoint = super().load_checkpoint(filename, *args, **options)
-        then, now = checkpoint["meta"].get("draws", {}), self._draws()
-        changed = [
-            f"{name}: {then[name]} then, {now[name]} now"
-            for name in now
-            if then.get(name, now[name]) != now[name]
-        ]
-        if changed:
-            raise ConfigInvalid(
-                f"{filename} cannot be gone on from, its steps saw other frames:\n{shown(changed)}\n"
-                "Give the same as before, or start anew in another work folder."
-            )
+        require_same_run(filename, checkpoint["meta"].get("draws", {}), self._draws())
         return checkpoint
 
-    def _draws(self) -> Mapping[str, int]:
-        """What decides which frames a step sees."""
+    def _draws(self) -> Mapping[str, object]:
+        """What decides which frames a step sees, and what it makes of them."""
         loader = self.train_dataloader
         return {
             "seed": self.seed,
-            "frames": len(loader.dataset),
             "samples a step (of all processes)": loader.batch_size * self.world_size,
+            **self._facts,
         }
 
     def train(self) -> nn.Module:
@@ -126,6 +134,7 @@ def build_runner(
     device: torch.device,
     seed: int,
     resume: bool,
+    facts: Mapping[str, str],
 ) -> TrainingRunner:
     """A runner for a model that holds its initial weights.
 
@@ -134,8 +143,9 @@ def build_runner(
             configs/_base_/schedule_24ep.py.
         validation: frames to score on; None: no evaluation.
         resume: go on from the newest checkpoint in `work_dir`, when there is one.
+        facts: see `run_facts`.
 
-    Raises ConfigInvalid when the schedule is missing or cannot be.
+    Raises ConfigInvalid when the schedule is missing or cannot be, or the folder is another run's.
     """
     missing = [n for n in ("optim_wrapper", "param_scheduler", "train_cfg") if n not in config]
     if missing:
@@ -152,7 +162,10 @@ def build_runner(
     # A checkpoint between two optimiser steps would lose the gradients gathered so far.
     interval = -(-config.get("checkpoint_interval", 1000) // accumulated) * accumulated
     evaluates = validation is not None
+    prepare(work_dir, resume=resume)
     return TrainingRunner(
+        device=device,
+        facts=facts,
         model=model,
         work_dir=str(work_dir),
         train_dataloader=train,
@@ -181,20 +194,12 @@ def build_runner(
             "type": "Visualizer",
             "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
         },
-        randomness={"seed": seed, "diff_rank_seed": False},
+        randomness={"seed": seed, "deterministic": config.get("deterministic", False)},
         launcher="pytorch" if "RANK" in os.environ else "none",
         resume=resume,
         default_scope="mmdet3d",
         log_level="INFO",
         cfg=config,
-    )
-
-
-def newest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint with the most steps. Whatever has its final name is whole."""
-    found = {path: path.stem.removeprefix("iter_") for path in Path(work_dir).glob("iter_*.pth")}
-    return max(
-        (p for p, steps in found.items() if steps.isdigit()), key=lambda p: int(found[p]), default=None
     )
 
 

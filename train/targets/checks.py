@@ -101,13 +101,18 @@ def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_ma
         )
 
 
-def check_areas(spec: StoreSpec, areas: Mapping[str, float]) -> None:
+# The heatmap reaches further around a box than its footprint: docs/decisions/0004 has the shares.
+HEATMAP_MARGIN_CELLS = 3.0
+
+
+def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = False) -> None:
     """Whether a store of profile `focal` kept what lies in the areas that the terms look at.
 
     Outside of what it kept, a term would be given the mean of a block of cells and take it for the teacher's.
 
     Args:
         areas: `min_score`, `at_most`, `bev_margin_cells` and `pv_margin_cells` of the terms.
+        heatmap: whether a term looks under the ground-truth heatmap.
 
     Raises TargetsUnfit with a line for each that asks for more.
     """
@@ -121,6 +126,12 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float]) -> None:
         for name, limit in kept.items()
         if limit is not None and (areas[name] < limit if name == "min_score" else areas[name] > limit)
     ]
+    margin = drawn.get("bev_margin_cells")
+    if heatmap and margin is not None and margin < HEATMAP_MARGIN_CELLS:
+        faults.append(
+            f"bev_heatmap: its heatmap reaches {HEATMAP_MARGIN_CELLS:g} cells beyond a box, and the store was"
+            f" dumped with {margin:g}"
+        )
     if faults:
         raise TargetsUnfit(
             f"the areas of the terms reach beyond what the store (profile focal) kept:\n{shown(faults)}\n"

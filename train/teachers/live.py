@@ -6,6 +6,7 @@ Shapes: B batch, T frames of a queue, N cameras, H W input height and width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +44,8 @@ class LiveSource:
         """See TargetSource."""
         device = inputs["images"].device
         samples = []
-        # Autocast is the student's affair: the cache was made without.
-        with torch.autocast(device.type, enabled=False):
+        # Autocast and TF32 are the student's affair: the cache was made without.
+        with torch.autocast(device.type, enabled=False), exact_convolutions():
             for sample in data_samples:
                 outputs = self._stream(self.frames.index.row_of(sample.sample_token), device)
                 samples.append(outputs.sample_arrays(0))
@@ -84,7 +85,7 @@ class DistortedLiveSource:
     ) -> TeacherTargets:
         """See TargetSource."""
         images = inputs["images"]
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), exact_convolutions():
             enlarged = F.interpolate(
                 images.flatten(0, 2), size=self.image_hw, mode="bilinear", align_corners=False
             )
@@ -98,6 +99,11 @@ class DistortedLiveSource:
                 }
             )
         return TeacherTargets([outputs.sample_arrays(b) for b in range(len(images))], self.layout)
+
+
+def exact_convolutions() -> AbstractContextManager:
+    """cuDNN as a dump sets it: deterministic, full single precision."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def layout_of(teacher: BEVFormer) -> TargetLayout:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.losses import FocalLoss, L1Loss
 from mmdet.models.task_modules.assigners import HungarianAssigner
 from mmdet.models.task_modules.assigners.match_cost import BaseMatchCost
@@ -110,7 +111,9 @@ class SetCriterion(nn.Module):
 
         # Averaged over the ranks, so that a GPU with few objects does not weigh them more.
         num_positive = reduce_mean(predicted.new_tensor([float(len(predicted))])).clamp(min=1).item()
-        loss_cls = self.loss_cls(logits_BQK.flatten(0, 1), labels.flatten(), avg_factor=num_positive)
+        # One-hot: mmdet then needs no compiled operator, which mmcv has on a GPU only when built for it.
+        one_hot = F.one_hot(labels.flatten(), self.num_classes + 1)[:, : self.num_classes]
+        loss_cls = self.loss_cls(logits_BQK.flatten(0, 1), one_hot, avg_factor=num_positive)
         # A box without a measured velocity or with a broken size teaches nothing.
         finite = target_boxes.isfinite().all(-1)
         weights = code_weights.expand(int(finite.sum()), -1)
