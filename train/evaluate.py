@@ -2,7 +2,7 @@
 
 Example:
     python train/evaluate.py configs/student/bevformer_small.py --checkpoint student/last.pth \\
-        --dataroot data/nuscenes --version v1.0-trainval --split val --device cuda --out student/val
+        --dataroot data/nuscenes --version v1.0-trainval --split val --out student/val
 
 The teacher's own score, replayed from the query predictions in its store; and that of a results JSON:
     python train/evaluate.py --from-cache teacher.zarr \\
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", metavar="DIR", help="leave results_nusc.json, metrics.json and metrics_summary.json here"
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
     parser.add_argument(
         "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"

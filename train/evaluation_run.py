@@ -38,7 +38,7 @@ class EvaluationOptions:
     from_cache: str | None = None
     results: str | None = None
     out: str | None = None
-    device: str = "cpu"
+    device: str | None = None  # a GPU where there is one
     workers: int = 2
     max_gap_s: float = 0.9
 
@@ -132,11 +132,13 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def checked_device(name: str) -> torch.device:
-    """The device of that name; "cuda" is the GPU that belongs to this process of torchrun.
+def checked_device(name: str | None) -> torch.device:
+    """The device of that name; "cuda", and None where there is one, is this process's GPU.
 
     Raises ConfigInvalid when this machine does not have it.
     """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
