@@ -100,6 +100,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
     with fixed_numerics(options.threads) as threads:
         config = load_config(options.config)
         pipeline = ImagePipeline.from_config(config.inputs)
+        pipeline.require_fit(*index.image_sizes)
         detector, weights = load_teacher(options, config)
         spec = build_store_spec(
             detector=detector,

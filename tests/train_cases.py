@@ -175,8 +175,8 @@ def prepare(options: DistillOptions) -> Prepared:
     """All that `distill` does but train. Raises what it raises."""
     with mock.patch.object(run, "_train") as train:
         run.distill(options)
-    model, config, _, index, _, _, transforms = train.call_args.args
-    return Prepared(model, config, index, tuple(transforms))
+    model, config, _, index, *_ = train.call_args.args
+    return Prepared(model, config, index, tuple(train.call_args.kwargs["transforms"]))
 
 
 @contextmanager

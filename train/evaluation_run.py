@@ -82,6 +82,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
     detector = build_detector(config)
     load_official(detector, options.checkpoint)
     index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
+    pipeline.require_fit(*index.image_sizes)
     with process_group():
         return evaluate_detector(
             detector,

@@ -95,12 +95,8 @@ class ImagePipeline:
         height, width = self.pad_hw
         prepared = np.zeros((len(images_bgr), 3, height, width), dtype=np.float32)
         for slot, image in zip(prepared, images_bgr, strict=True):
+            self.require_fit(image.shape[:2])
             h, w = self.size_after_scaling(image.shape[:2])
-            if h > height or w > width:
-                raise ConfigInvalid(
-                    f"an image of {image.shape[0]}×{image.shape[1]} scaled by {self.scale:g} is {h}×{w} and"
-                    f" does not fit into pad_hw = {height}×{width}. Change pad_hw or scale in the config."
-                )
             image = image.astype(np.float32)
             if rng is not None:
                 image = self.distortion(image, rng)
@@ -109,6 +105,17 @@ class ImagePipeline:
                 image = mmcv.imresize(image, (w, h))
             slot[:, :h, :w] = image.transpose(2, 0, 1)
         return prepared, self.scale_lidar2img(lidar2img)
+
+    def require_fit(self, *image_hws: Sequence[int]) -> None:
+        """Raise ConfigInvalid unless images of these heights and widths fit into pad_hw once scaled."""
+        for native in image_hws:
+            scaled = self.size_after_scaling(native)
+            if scaled[0] > self.pad_hw[0] or scaled[1] > self.pad_hw[1]:
+                raise ConfigInvalid(
+                    f"an image of {native[0]}×{native[1]} scaled by {self.scale:g} is {scaled[0]}×{scaled[1]}"
+                    f" and does not fit into pad_hw = {self.pad_hw[0]}×{self.pad_hw[1]}. Change pad_hw or"
+                    " scale in the config."
+                )
 
     def size_after_scaling(self, image_hw: Sequence[int]) -> tuple[int, int]:
         """Height and width before padding; rounded down, as in the official code."""

@@ -181,6 +181,11 @@ class NuScenesIndex:
         """All frames: scene after scene, in time order."""
         return FrameRange(self, range(len(self)))
 
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """Every native height and width that occurs."""
+        return [(int(h), int(w)) for h, w in np.unique(self.columns["image_hw"], axis=0)]
+
     def scene_of_row(self, row: int) -> SceneRows:
         """The scene that holds frame `row`."""
         return self.scene_rows[int(np.searchsorted(self._scene_firsts, row, side="right")) - 1]

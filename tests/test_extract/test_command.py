@@ -221,3 +221,13 @@ def test_runs_as_printed_in_the_help():
     )
     assert done.returncode == 0
     assert "configs/teacher/bevformer_base.py" in done.stdout
+
+
+def test_images_that_do_not_fit_are_refused_before_anything_is_written(case, capsys):
+    config = load_config(case["config"])
+    config.inputs.scale = 2.0
+    config.dump(case["folder"] / "large.py")
+    arguments = [str(case["folder"] / "large.py"), *case["arguments"][1:]]
+    assert main([*arguments, "--out", str(case["folder"] / "large.zarr"), "--untrained"]) == 2
+    assert "does not fit into pad_hw = 64×96" in capsys.readouterr().err
+    assert not (case["folder"] / "large.zarr").exists()

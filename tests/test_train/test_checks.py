@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -11,10 +11,12 @@ from mmengine.config import Config
 from train_cases import FRAMES, SCENES, TERMS, VERSION, prepare
 
 from cache_schema.errors import CacheError, FingerprintMismatch, StoreNotFound
+from cache_schema.reader import TargetReader
 from camera3d.errors import CheckpointMismatch, ConfigInvalid, SplitMismatch
+from train.distillers.areas import AreaOptions
 from train.engine.options import parsed_options
 from train.engine.run import distill
-from train.targets import TargetsUnfit
+from train.targets import TargetsUnfit, check_areas
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIRST_SCENE = next(iter(SCENES))
@@ -226,6 +228,16 @@ def test_areas_wider_than_what_focal_kept(workshop, areas):
     distiller = {"terms": ALL_TERMS_BUT_PV, "areas": areas}
     said = failure(workshop, TargetsUnfit, {"distiller": distiller}, cache=str(workshop.store("focal")))
     assert f"areas.{next(iter(areas))}: {next(iter(areas.values())):g}" in said
+
+
+def test_a_heatmap_reaches_further_than_narrow_areas(workshop):
+    spec = TargetReader(workshop.store("focal")).spec
+    narrow = replace(spec, focal=replace(spec.focal, areas={**spec.focal.areas, "bev_margin_cells": 1.0}))
+    areas = vars(AreaOptions())
+    check_areas(spec, areas, heatmap=True)
+    check_areas(narrow, areas)
+    with pytest.raises(TargetsUnfit, match="bev_heatmap: its heatmap reaches 3 cells"):
+        check_areas(narrow, areas, heatmap=True)
 
 
 def test_another_teacher_is_refused_by_the_part_that_differs(workshop, tmp_path):

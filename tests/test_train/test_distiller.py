@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from mmengine.model import BaseModel
-from train_cases import TERMS, Workshop, prepare
+from train_cases import ROOT, TERMS, Workshop, prepare
 
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.detectors import build_detector
+from camera3d.detectors.builder import load_config
 from train.engine.export import export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -185,3 +186,26 @@ def test_maps_of_one_size_and_other_widths_are_projected(workshop):
     distiller = {"terms": {"bev_heatmap": {}}, "init_head_from_teacher": False}
     model = prepare(workshop.options(workshop.student_config("narrow", distiller=distiller, **narrow))).model
     assert model.restore(torch.zeros(1, 8, 16, 16)).shape == (1, 16, 16, 16)
+
+
+def test_the_focal_term_can_read_the_restored_map(workshop):
+    path = workshop.student_config("restored", distiller={"terms": {"focal": {"bev_map": "restored"}}})
+    got = prepare(workshop.options(path))
+    assert got.model.bev_generator is None
+    losses = losses_of(got.model.train(), got.batch(workshop.dataroot))
+    assert losses["loss_focal"] > 0
+    losses["loss_focal"].backward()
+    assert all(weight.grad is not None for weight in got.model.restore.parameters())
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+def test_every_weight_of_the_demo_detectors_learns(name):
+    config = load_config(ROOT / f"configs/demo/{name}.py")
+    detector = build_detector(config).train()
+    height, width = config.inputs.pad_hw
+    outputs = detector.encode(
+        torch.randn(1, 6, 3, height, width), torch.eye(4).expand(1, 6, 4, 4) * 1.0, torch.zeros(1, 18)
+    )
+    sum(values.sum() for values in (outputs.query_logits, outputs.query_boxes)).backward()
+    idle = [n for n, weight in detector.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert not idle, "torchrun refuses weights without a gradient"

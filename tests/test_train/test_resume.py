@@ -79,16 +79,53 @@ def test_an_empty_pointer_of_a_killed_run_does_no_harm(workshop, interrupted, tm
     distill(workshop.options(config, tmp_path / "resumed", resume=True))
     got, wanted = weights_of(tmp_path / "resumed/last.pth"), weights_of(whole / "last.pth")
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    assert not list((tmp_path / "resumed").glob(".*.tmp")), "what a kill left half-written is still there"
 
 
 @ONE_PLAN
 @pytest.mark.parametrize(
-    ("changed", "says"), [({"seed": 1}, "seed: 0 then, 1 now"), ({"batch_size": 3}, "samples a step")]
+    ("changed", "says"),
+    [
+        ({"seed": 1}, "seed: 0 then, 1 now"),
+        ({"batch_size": 3}, "samples a step"),
+        ({"cfg_options": {"optim_wrapper.optimizer.lr": 1.0}}, "optim_wrapper: "),
+        ({"cfg_options": {"distiller.terms.bev_heatmap.weight": 7.0}}, "distiller: "),
+        ({"cfg_options": {"train_cfg.max_epochs": 9}}, "train_cfg.max_epochs: 2 then, 9 now"),
+    ],
 )
 def test_other_steps_cannot_be_gone_on_with(workshop, interrupted, changed, says):
     config, killed, _ = interrupted
     with pytest.raises(ConfigInvalid, match=says):
         distill(workshop.options(config, killed, resume=True, **changed))
+
+
+@ONE_PLAN
+def test_a_new_run_does_not_start_in_the_folder_of_another(workshop, interrupted):
+    config, killed, _ = interrupted
+    with pytest.raises(ConfigInvalid, match="--resume, or give another folder"):
+        distill(workshop.options(config, killed))
+
+
+@ONE_PLAN
+def test_another_store_cannot_be_gone_on_with(workshop, interrupted):
+    config, killed, _ = interrupted
+    terms = {"distiller.terms": {"_delete_": True, "bev_heatmap": {}}}
+    with pytest.raises(ConfigInvalid, match="targets: "):
+        distill(
+            workshop.options(
+                config, killed, resume=True, cache=str(workshop.store("focal")), cfg_options=terms
+            )
+        )
+
+
+@ONE_PLAN
+def test_a_finished_run_exports_again(workshop, interrupted, tmp_path):
+    config, _, whole = interrupted
+    shutil.copytree(whole, tmp_path / "again")
+    (tmp_path / "again/last.pth").unlink()
+    distill(workshop.options(config, tmp_path / "again", resume=True))
+    got, wanted = weights_of(tmp_path / "again/last.pth"), weights_of(whole / "last.pth")
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
 
 
 @ONE_PLAN

@@ -15,7 +15,7 @@ from camera3d.detectors.bevformer.detector import BEVFormer
 from camera3d.errors import ConfigInvalid, shown
 from train.distillers.areas import AreaOptions, MapGeometry
 from train.distillers.distiller import Distiller, TargetSource
-from train.distillers.terms import GENERATING, TERMS, Needs
+from train.distillers.terms import READING_BEV, TERMS, Needs, generates
 from train.losses import BevRestore, MaskedGenerator
 from train.targets import TargetsUnfit
 from train.targets.description import TeacherDescription
@@ -105,7 +105,7 @@ class DistillerConfig:
     @property
     def reads_bev(self) -> bool:
         """Whether a term compares BEV maps, or reads the student's at the teacher's size."""
-        return any(needs.bev or name in GENERATING for name, needs in self.needs.items())
+        return any(name in READING_BEV for name in self.terms)
 
     def arrays(self, pv_levels: Sequence[tuple[int, int]]) -> dict[str, tuple[str, ...]]:
         """By term, the names of the teacher's arrays that it reads."""
@@ -161,13 +161,13 @@ def build_distiller(
     terms = {name: _term(name, options, pairs, channels, teacher) for name, options in chosen.terms.items()}
     if chosen.init_head_from_teacher:
         student.load_state_dict(teacher.head, strict=False)
-    generates = any(name in GENERATING for name in terms)
+    generated = any(generates(name, options) for name, options in chosen.terms.items())
     return Distiller(
         student=student,
         terms=terms,
         # Parts that no term uses would get no gradient, which data-parallel training refuses.
         restore=_restore(own_bev, bev) if chosen.reads_bev else nn.Identity(),
-        bev_generator=_bev_generator(bev[0], chosen.bev_mask_ratio) if generates else None,
+        bev_generator=_bev_generator(bev[0], chosen.bev_mask_ratio) if generated else None,
         geometry=geometry,
         areas=chosen.areas,
         source=source,

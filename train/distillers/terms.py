@@ -5,7 +5,7 @@ The arithmetic is in train/losses, which knows tensors only; here is what is com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -90,6 +90,7 @@ class PvGeneration(nn.Module):
         channels: int,
         mask_ratio: float = 0.5,
         weight: float = 1.0,
+        skip_empty: bool = True,
     ) -> None:
         super().__init__()
         self.levels = tuple(levels)
@@ -97,7 +98,7 @@ class PvGeneration(nn.Module):
             MaskedGeneration(
                 generator=MaskedGenerator(channels=channels, mask_ratio=mask_ratio),
                 distance=AreaL2(weight=weight / len(self.levels)),
-                skip_empty=True,
+                skip_empty=skip_empty,
             )
             for _ in self.levels
         )
@@ -127,17 +128,27 @@ class BevGeneration(nn.Module):
 
 
 class FocalTerm(nn.Module):
-    """What the teacher's decoder would read from the generated BEV map, against what it read from its own."""
+    """What the teacher's decoder would read from the student's BEV map, against what it read from its own.
+
+    Args:
+        bev_map: `generated` reads the map that the generator made, `restored` the one it starts from.
+    """
 
     needs = Needs(arrays=(*QUERY_ARRAYS, *SAMPLING_ARRAYS), areas=True, head=True)
 
-    def __init__(self, *, value_projections: Sequence[nn.Linear], weight: float = 1.0) -> None:
+    def __init__(
+        self, *, value_projections: Sequence[nn.Linear], weight: float = 1.0, bev_map: str = "generated"
+    ) -> None:
         super().__init__()
+        if bev_map not in ("generated", "restored"):
+            raise ValueError(f"bev_map: expected generated or restored, got {bev_map!r}")
+        self.bev_map = bev_map
         self.sampling = FocalSampling(value_projections=value_projections, weight=weight)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         arrays = (step.teacher.queries(name) for name in SAMPLING_ARRAYS)
-        return {"loss_focal": self.sampling(step.generated_bev, *arrays, step.confidence)}
+        student = step.generated_bev if self.bev_map == "generated" else step.restored_bev
+        return {"loss_focal": self.sampling(student, *arrays, step.confidence)}
 
 
 class QueryTerm(nn.Module):
@@ -165,5 +176,10 @@ TERMS: dict[str, type[nn.Module]] = {
     "focal": FocalTerm,
     "query": QueryTerm,
 }
-# These read the BEV map that the generator made.
-GENERATING = ("bev_generation", "focal")
+# These read the student's BEV map at the teacher's size.
+READING_BEV = ("bev_heatmap", "bev_generation", "focal")
+
+
+def generates(name: str, options: Mapping[str, object]) -> bool:
+    """Whether a term, with these keywords, reads the BEV map that the generator made."""
+    return name == "bev_generation" or (name == "focal" and options.get("bev_map") != "restored")

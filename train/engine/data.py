@@ -48,9 +48,11 @@ def train_loader(
     transforms: Sequence[Callable] = (),
 ) -> DataLoader:
     """Shuffled queues; see NuScenesQueueDataset and ResumableSampler."""
+    pipeline = ImagePipeline.from_config(config.inputs)
+    pipeline.require_fit(*index.image_sizes)
     dataset = NuScenesQueueDataset(
         index,
-        ImagePipeline.from_config(config.inputs),
+        pipeline,
         dataroot,
         point_cloud_range=config.model.point_cloud_range,
         class_names=config.model.class_names,
