@@ -9,7 +9,7 @@ optim_wrapper = dict(
     accumulative_counts=1)
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=500),
+    dict(type='LinearLR', start_factor=0.3333333333333333, by_epoch=False, begin=0, end=500),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, eta_min_ratio=1e-3)]
 
 train_cfg = dict(max_epochs=24, val_interval=1)

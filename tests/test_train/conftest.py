@@ -22,7 +22,7 @@ def workshop(tmp_path_factory):
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
     """Equal sums in equal order, and no fight for the cores."""
     before = torch.get_num_threads()

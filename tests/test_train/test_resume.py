@@ -29,7 +29,7 @@ ONE_PLAN = pytest.mark.parametrize("interrupted", ["plain"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=list(PLANS))
-def interrupted(request, workshop, tmp_path_factory):
+def interrupted(request, one_thread, workshop, tmp_path_factory):
     """A config, the work folder of a run that was killed, and that of a run that was not."""
     config = workshop.student_config(
         f"plan-{list(PLANS).index(request.param)}",

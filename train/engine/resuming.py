@@ -71,7 +71,7 @@ def run_facts(config: Config, index: NuScenesIndex, targets: str) -> dict[str, s
         targets: where the teacher's outputs come from: a store's fingerprint, or the teacher.
     """
     facts = {name: _digest(plain(config.get(name))) for name in DECIDING}
-    facts["train_cfg.max_epochs"] = str(config.train_cfg.max_epochs)
+    facts["train_cfg.max_epochs"] = str(config.get("train_cfg", {}).get("max_epochs"))
     facts["frames"] = hashlib.sha256(index.columns["sample_token"].tobytes()).hexdigest()[:12]
     return facts | {"targets": targets}
 
