@@ -22,6 +22,7 @@ from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
 from camera3d.detectors import Detector, build_detector
 from camera3d.detectors.builder import load_config
+from camera3d.devices import checked_device
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
@@ -204,30 +205,3 @@ def create_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -
 def unpublished(index: NuScenesIndex, writer: StoreWriter | None) -> NuScenesIndex:
     """The scenes that a store does not hold yet."""
     return index.select([n for n in index.scene_names if writer is None or not writer.is_published(n)])
-
-
-def checked_device(name: str) -> torch.device:
-    """The device of that name; "cuda" is the GPU that belongs to this process of torchrun.
-
-    Raises ConfigInvalid when this machine does not have it.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigInvalid(f"--device {name}: {error}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigInvalid(f"--device {name}: choose cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigInvalid(
-            f"--device {name}: torch {torch.__version__} sees no CUDA device; use --device cpu"
-        )
-    if device.type == "cuda":
-        if device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if device.index >= torch.cuda.device_count():
-            raise ConfigInvalid(
-                f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; start at most"
-                " one process for each"
-            )
-        torch.cuda.set_device(device)
-    return device

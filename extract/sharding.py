@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from camera3d.data.scene_shares import scenes_of_part
 from camera3d.errors import ConfigInvalid
 
 
@@ -53,19 +54,5 @@ def process_shard(option: str | None, environment: Mapping[str, str]) -> Shard:
 
 
 def scenes_of(shard: Shard, n_samples: Mapping[str, int]) -> list[str]:
-    """Names of the scenes of a part, sorted; every scene is in exactly one of the `count` parts.
-
-    The longest scene goes first, each to the part that has least so far, which ends within 4/3 of the best
-    balance there is (Graham, 1969).
-
-    Args:
-        n_samples: samples by scene name, of all parts together.
-    """
-    loads = [0] * shard.count
-    mine = []
-    for name in sorted(n_samples, key=lambda name: (-n_samples[name], name)):
-        part = loads.index(min(loads))
-        loads[part] += n_samples[name]
-        if part == shard.number:
-            mine.append(name)
-    return sorted(mine)
+    """Names of the scenes of a part; see `scenes_of_part`."""
+    return scenes_of_part(n_samples, shard.number, shard.count)

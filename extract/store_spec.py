@@ -22,6 +22,7 @@ from cache_schema.spec import (
 from camera3d.boxes import BOX_CONVENTION
 from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex
 from camera3d.detectors import Detector
+from camera3d.detectors.builder import plain_config
 from camera3d.errors import ConfigInvalid
 from camera3d.ops import describe_backends
 from extract.focal_areas import FocalOptions
@@ -113,7 +114,7 @@ def build_store_spec(
         arrays=chosen_arrays(detector, pipeline.pad_hw, groups),
         teacher=TeacherFacts(
             detector=Path(config.filename or "detector").stem,
-            config=json_like(config.model),
+            config=plain_config(config.model),
             regime=REGIME,
             trained=weights.checkpoint is not None,
             checkpoint_sha256=weights.checkpoint_sha256(),
@@ -137,12 +138,3 @@ def build_store_spec(
         ),
         focal=focal.facts(config.model.point_cloud_range) if profile == "focal" else None,
     )
-
-
-def json_like(value: object) -> object:
-    """A config as plain dicts, lists and scalars."""
-    if isinstance(value, dict):
-        return {str(key): json_like(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_like(item) for item in value]
-    return value

@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError
     from camera3d.errors import Camera3DError
-    from train.evaluation_run import EvaluationOptions, is_first_process, run_evaluation
+    from train.engine.devices import is_first_process
+    from train.evaluation_run import EvaluationOptions, run_evaluation
 
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:

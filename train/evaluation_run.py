@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
+from camera3d.devices import checked_device
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
 from camera3d.evaluation.results_file import check_coverage
@@ -131,36 +131,6 @@ def process_group() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def checked_device(name: str | None) -> torch.device:
-    """The device of that name; "cuda", and None where there is one, is this process's GPU.
-
-    Raises ConfigInvalid when this machine does not have it.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigInvalid(f"--device {name}: {error}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigInvalid(f"--device {name}: choose cpu or cuda")
-    if device.type == "cuda":
-        if device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if device.index >= torch.cuda.device_count():
-            raise ConfigInvalid(
-                f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices;"
-                " use --device cpu, or start at most one process for each"
-            )
-        torch.cuda.set_device(device)
-    return device
-
-
-def is_first_process() -> bool:
-    """Whether this process prints."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _world_size() -> int:

@@ -11,7 +11,6 @@ A run that was stopped or killed goes on with the same command and --resume, to 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 
@@ -25,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     args = parser.parse_args(argv)
     from camera3d.errors import Camera3DError
+    from train.engine.devices import is_first_process
     from train.engine.run import train_detector
 
     try:
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     except Camera3DError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         print(weights)
     return 0
 

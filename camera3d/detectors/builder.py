@@ -53,3 +53,12 @@ def build_detector(config: str | Path | Config) -> Detector:
         )
     # A copy: mmdet's parts take entries out of what they are built from, and a config is what stores keep.
     return MODELS.build(copy.deepcopy(config.model)).eval()
+
+
+def plain_config(value: object) -> object:
+    """A config as plain dicts, lists and scalars: what a store keeps, and what it is compared with."""
+    if isinstance(value, dict):
+        return {str(key): plain_config(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_config(item) for item in value]
+    return value

@@ -12,6 +12,7 @@ from nuscenes import NuScenes
 
 from camera3d.data import ImagePipeline, NuScenesIndex
 from camera3d.data.devkit import open_nuscenes
+from camera3d.data.scene_shares import scenes_of_part
 from camera3d.detectors import Detector
 from camera3d.detectors.protocol import Detections
 from camera3d.errors import Camera3DError, ConfigInvalid
@@ -19,7 +20,7 @@ from camera3d.evaluation.metrics import Metrics
 from camera3d.evaluation.predict import predict_split
 from camera3d.evaluation.results_file import write_results
 from camera3d.evaluation.score import score
-from camera3d.evaluation.sharing import all_ranks, scenes_of_rank
+from camera3d.evaluation.sharing import all_ranks
 from camera3d.evaluation.submission import Pose, check_class_names, submission_boxes
 
 RESULTS_NAME = "results_nusc.json"
@@ -63,7 +64,7 @@ def evaluate_detector(
     check_class_names(detector.class_names)
     with all_ranks() as ranks:
         n_samples = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
-        part = index.select(scenes_of_rank(n_samples, ranks.rank, ranks.world_size))
+        part = index.select(scenes_of_part(n_samples, ranks.rank, ranks.world_size))
         found: list[tuple[str, Detections]] | Camera3DError
         try:
             found = list(

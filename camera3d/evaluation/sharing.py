@@ -7,7 +7,7 @@ while the first process scores, the others wait longer than a training's group w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -51,19 +51,3 @@ def all_ranks() -> Iterator[Ranks]:
         yield Ranks(group)
     finally:
         dist.destroy_process_group(group)
-
-
-def scenes_of_rank(n_samples: Mapping[str, int], rank: int, world_size: int) -> list[str]:
-    """Names of the scenes of one process; every scene has exactly one.
-
-    The longest scene goes first, each to the process that has least so far (Graham, 1969: at most 4/3 of the
-    best balance there is).
-    """
-    loads = [0] * world_size
-    mine = []
-    for name in sorted(n_samples, key=lambda name: (-n_samples[name], name)):
-        least = loads.index(min(loads))
-        loads[least] += n_samples[name]
-        if least == rank:
-            mine.append(name)
-    return mine

@@ -12,10 +12,10 @@ import torch
 from evaluation_cases import PIPELINE, VERSION, SeesTheTruth, write_ten_classes
 
 from camera3d.data import build_index
+from camera3d.data.scene_shares import scenes_of_part
 from camera3d.errors import ConfigInvalid, ImagesBroken
 from camera3d.evaluation import Metrics, evaluate_detector, predict_split
 from camera3d.evaluation.errors import ResultsIncomplete, ResultsInvalid
-from camera3d.evaluation.sharing import scenes_of_rank
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
@@ -124,7 +124,7 @@ def test_broken_image_is_named(tmp_path, workers):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_scenes_are_shared_evenly(world_size):
     n_samples = {"a": 40, "b": 39, "c": 20, "d": 19, "e": 1}
-    parts = [scenes_of_rank(n_samples, rank, world_size) for rank in range(world_size)]
+    parts = [scenes_of_part(n_samples, rank, world_size) for rank in range(world_size)]
     assert sorted(name for part in parts for name in part) == list(n_samples)
     loads = [sum(n_samples[name] for name in part) for part in parts]
     assert max(loads) <= max(40, 4 / 3 * sum(n_samples.values()) / world_size)

@@ -29,3 +29,8 @@ def process_group() -> Iterator[torch.device]:
     finally:
         if joined:
             torch.distributed.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this process prints the result."""
+    return os.environ.get("RANK", "0") == "0"

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from camera3d.data import NuScenesIndex
+from camera3d.detectors.builder import plain_config
 from camera3d.errors import ConfigInvalid, shown
-from train.targets.checks import plain
 
 # What decides a step's result. Intervals of logs, checkpoints and evaluations may change between runs.
 DECIDING = (
@@ -70,7 +70,7 @@ def run_facts(config: Config, index: NuScenesIndex, targets: str) -> dict[str, s
         index: of the frames that are trained on.
         targets: where the teacher's outputs come from: a store's fingerprint, or the teacher.
     """
-    facts = {name: _digest(plain(config.get(name))) for name in DECIDING}
+    facts = {name: _digest(plain_config(config.get(name))) for name in DECIDING}
     facts["train_cfg.max_epochs"] = str(config.get("train_cfg", {}).get("max_epochs"))
     facts["frames"] = hashlib.sha256(index.columns["sample_token"].tobytes()).hexdigest()[:12]
     return facts | {"targets": targets}

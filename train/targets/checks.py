@@ -12,6 +12,7 @@ from cache_schema.spec import StoreSpec
 from camera3d.boxes import BOX_CONVENTION
 from camera3d.data import NuScenesIndex
 from camera3d.data.images import ImagePipeline
+from camera3d.detectors.builder import plain_config
 from camera3d.errors import Camera3DError, shown
 
 
@@ -36,7 +37,7 @@ def expectation(
         "dataset": {"name": "nuscenes", "version": index.version},
     }
     if teacher is not None:
-        expected["teacher"] = {"config": plain(teacher.model)}
+        expected["teacher"] = {"config": plain_config(teacher.model)}
         expected["inputs"]["pipeline"] = ImagePipeline.from_config(teacher.inputs).to_dict()
     if checkpoint_sha256 is not None:
         expected.setdefault("teacher", {})["checkpoint_sha256"] = checkpoint_sha256
@@ -146,12 +147,3 @@ def teacher_config_path(config: Config) -> Path | None:
         return None
     path = Path(named)
     return path if path.is_absolute() or not config.filename else Path(config.filename).parent / path
-
-
-def plain(value: object) -> object:
-    """A config as dicts, lists and scalars, as a store keeps it."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
