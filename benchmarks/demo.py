@@ -17,7 +17,7 @@ from pathlib import Path
 from common import ROOT, markdown_table
 from complexity import count
 from demo_picture import Panel, draw
-from stages import TRAIN_SPLIT, VAL_SPLIT, VERSION, StageFailed, Stages
+from stages import TRAIN_SPLIT, VAL_SPLIT, VERSION, StageFailed, Stages, processes, schedule
 
 from cache_schema.reader import TargetReader
 from camera3d.data import load_or_build_index
@@ -32,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", default="work/demo", help="folder for everything (default work/demo)")
-    parser.add_argument("--scenes", type=int, default=10, help="of 10 s, a fifth held out (default 10)")
-    parser.add_argument("--teacher-epochs", type=int, default=8)
-    parser.add_argument("--student-epochs", type=int, default=6)
+    parser.add_argument("--scenes", type=int, default=32, help="of 5 s, a sixth held out (default 32)")
+    parser.add_argument("--teacher-epochs", type=int, default=4, help="default 4")
+    parser.add_argument("--student-epochs", type=int, default=4, help="default 4")
     args = parser.parse_args(argv)
     stages = Stages(Path(args.out).resolve())
     try:
@@ -51,22 +51,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(stages: Stages, args: argparse.Namespace) -> dict[str, float]:
     """All stages; returns the seconds of each."""
-    teacher_epochs, student_epochs = (
-        {"train_cfg.max_epochs": n, "train_cfg.val_interval": n}
-        for n in (args.teacher_epochs, args.student_epochs)
-    )
+    sharing = processes()
+    teacher = {"settings": schedule(args.teacher_epochs, sharing), "processes": sharing}
+    student = {"settings": schedule(args.student_epochs, sharing), "processes": sharing}
     store = stages.folder / "store.zarr"
-    seconds = {"data": stages.generate(scenes=args.scenes, seconds=10, image_hw=(252, 448), seed=0)}
-    seconds["teacher"] = stages.train("teacher", CONFIGS / "teacher.py", settings=teacher_epochs)
+    size = {"scenes": args.scenes, "seconds": 5, "image_hw": (126, 224), "val-share": 0.17}
+    seconds = {"data": stages.generate(**size, seed=0)}
+    seconds["teacher"] = stages.train("teacher", CONFIGS / "teacher.py", **teacher)
     checkpoint = stages.folder / "teacher" / "last.pth"
-    seconds["store"] = stages.dump("store", CONFIGS / "teacher.py", checkpoint, profile="exact")
+    seconds["store"] = stages.dump(
+        "store", CONFIGS / "teacher.py", checkpoint, profile="exact", processes=sharing
+    )
     stages.run("verify", [INSPECT, "verify", store])
     token = TargetReader(store).sample_tokens[len(TargetReader(store)) // 2]
     show = [INSPECT, "show", store, token, "--png", stages.folder / "store.png"]
     stages.run("show", [*show, "--dataroot", stages.folder / "data"])
-    seconds["student alone"] = stages.train("alone", CONFIGS / "student.py", settings=student_epochs)
+    seconds["student alone"] = stages.train("alone", CONFIGS / "student.py", **student)
     seconds["student distilled"] = stages.distil(
-        "distilled", CONFIGS / "distill_fd3d.py", source={"cache": store}, settings=student_epochs
+        "distilled", CONFIGS / "distill_fd3d.py", source={"cache": store}, **student
     )
     return seconds
 

@@ -2,16 +2,15 @@
 _base_ = './teacher.py'
 
 model = dict(
-    # No fourth stage: its output would be read by nothing.
     img_backbone=dict(
         base_channels=16,
-        num_stages=3,
-        strides=(1, 2, 2),
-        dilations=(1, 1, 1),
-        stage_with_dcn=(False, False, False),
-        out_indices=(0, 1, 2)),
-    img_neck=dict(in_channels=[16, 32, 64]),
-    pv_strides=(4, 8, 16),
-    pts_bbox_head=dict(bev_hw=(20, 20), encoder_layers=1))
+        num_stages=2,
+        strides=(1, 2),
+        dilations=(1, 1),
+        stage_with_dcn=(False, False),
+        out_indices=(0, 1)),
+    img_neck=dict(in_channels=[16, 32]),
+    pv_strides=(4, 8),
+    pts_bbox_head=dict(bev_hw=(16, 16), encoder_layers=1))
 
-inputs = dict(scale=0.25, pad_hw=(64, 112))
+inputs = dict(scale=0.5, pad_hw=(64, 112))
