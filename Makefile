@@ -27,7 +27,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest
 
 demo: $(READY)
-	$(BIN)/python benchmarks/demo.py --out $(DEMO)
+	$(BIN)/python benchmarks/demo.py --out "$(DEMO)"
 
 clean-demo:
-	rm -rf $(DEMO)
+	rm -rf "$(DEMO)"

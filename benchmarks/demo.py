@@ -11,20 +11,42 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import ROOT, markdown_table
 from complexity import count
 from demo_picture import Panel, draw
-from stages import TRAIN_SPLIT, VAL_SPLIT, VERSION, StageFailed, Stages, processes, schedule
+from stages import StageFailed, Stages, processes, schedule, stop_like_ctrl_c
 
+from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
 from camera3d.data import load_or_build_index
+from camera3d.data.synthetic import TRAIN_SPLIT, VAL_SPLIT, VERSION
+from camera3d.errors import Camera3DError
 
 CONFIGS = ROOT / "configs" / "demo"
-MODELS = {"teacher": "teacher.py", "student alone": "student.py", "student distilled": "student.py"}
 INSPECT = ROOT / "cache_schema" / "inspect_cache.py"
+BATCH_SIZE = 2  # of all processes together
+# Small images and short scenes: what makes a detector learn is many different frames.
+SCENES = {"seconds": 5, "image_hw": (126, 224), "val-share": 0.17}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A detector of the table: its config below configs/demo, and its folder below the demo's."""
+
+    config: str
+    folder: str
+
+
+CONTESTANTS = {
+    "teacher": Contestant("teacher.py", "teacher"),
+    "student alone": Contestant("student.py", "alone"),
+    "student distilled": Contestant("student.py", "distilled"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,35 +59,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--student-epochs", type=int, default=4, help="default 4")
     args = parser.parse_args(argv)
     stages = Stages(Path(args.out).resolve())
+    # The index of the scenes that the commands keep: `make clean-demo` is to remove that too.
+    os.environ["XDG_CACHE_HOME"] = str(stages.folder / "cache")
+    stop_like_ctrl_c()
     try:
         seconds = run(stages, args)
-    except StageFailed as error:
-        print(f"{error}\n`make clean-demo` removes what an earlier demo left.", file=sys.stderr)
+        token = pictured(stages, stages.folder / "demo.png")
+    except (StageFailed, CacheError, Camera3DError) as error:
+        print(f"{error}", file=sys.stderr)
         return 2
-    picture = stages.folder / "demo.png"
-    token = pictured(stages, picture)
+    except KeyboardInterrupt:
+        print("stopped; the same call goes on", file=sys.stderr)
+        return 130
     print(table(stages, seconds))
-    print(f"\nsample {token}: {picture}\nits targets in the store: {stages.folder / 'store.png'}")
+    print(f"\nsample {token}: {stages.folder / 'demo.png'}")
+    print(f"its like in the store: {stages.folder / 'store.png'}")
     return 0
 
 
 def run(stages: Stages, args: argparse.Namespace) -> dict[str, float]:
     """All stages; returns the seconds of each."""
     sharing = processes()
-    teacher = {"settings": schedule(args.teacher_epochs, sharing), "processes": sharing}
-    student = {"settings": schedule(args.student_epochs, sharing), "processes": sharing}
+    teacher = {"settings": schedule(args.teacher_epochs, BATCH_SIZE // sharing), "processes": sharing}
+    student = {"settings": schedule(args.student_epochs, BATCH_SIZE // sharing), "processes": sharing}
     store = stages.folder / "store.zarr"
-    size = {"scenes": args.scenes, "seconds": 5, "image_hw": (126, 224), "val-share": 0.17}
-    seconds = {"data": stages.generate(**size, seed=0)}
+    seconds = {"data": stages.generate(scenes=args.scenes, seed=0, **SCENES)}
     seconds["teacher"] = stages.train("teacher", CONFIGS / "teacher.py", **teacher)
     checkpoint = stages.folder / "teacher" / "last.pth"
     seconds["store"] = stages.dump(
         "store", CONFIGS / "teacher.py", checkpoint, profile="exact", processes=sharing
     )
     stages.run("verify", [INSPECT, "verify", store])
-    token = TargetReader(store).sample_tokens[len(TargetReader(store)) // 2]
-    show = [INSPECT, "show", store, token, "--png", stages.folder / "store.png"]
-    stages.run("show", [*show, "--dataroot", stages.folder / "data"])
+    tokens, picture = TargetReader(store).sample_tokens, stages.folder / "store.png"
+    show = [INSPECT, "show", store, tokens[len(tokens) // 2], "--png", picture]
+    stages.run("show", [*show, "--dataroot", stages.folder / "data"], makes=picture)
     seconds["student alone"] = stages.train("alone", CONFIGS / "student.py", **student)
     seconds["student distilled"] = stages.distil(
         "distilled", CONFIGS / "distill_fd3d.py", source={"cache": store}, **student
@@ -75,11 +102,11 @@ def run(stages: Stages, args: argparse.Namespace) -> dict[str, float]:
 
 def table(stages: Stages, seconds: dict[str, float]) -> str:
     """NDS, mAP and cost of the three detectors, and what data and store took."""
-    folders = {"teacher": "teacher", "student alone": "alone", "student distilled": "distilled"}
     rows = []
-    for name, config in MODELS.items():
-        metrics, cost = stages.metrics(folders[name]), count(CONFIGS / config)
-        nbytes = (stages.folder / folders[name] / "last.pth").stat().st_size
+    for name, contestant in CONTESTANTS.items():
+        metrics = stages.metrics(contestant.folder)
+        cost = count(CONFIGS / contestant.config)
+        nbytes = (stages.folder / contestant.folder / "last.pth").stat().st_size
         rows.append(
             [
                 name,
@@ -93,7 +120,7 @@ def table(stages: Stages, seconds: dict[str, float]) -> str:
         )
     stored = sum(path.stat().st_size for path in (stages.folder / "store.zarr").rglob("*") if path.is_file())
     images = sum(path.stat().st_size for path in (stages.folder / "data").rglob("*") if path.is_file())
-    header = ["", "NDS", "mAP", "M params", "GMAC a frame", "seconds to train", "MB"]
+    header = ["", "NDS", "mAP", "M params", "GMAC a frame", "seconds to train and score", "MB of weights"]
     samples = len(TargetReader(stages.folder / "store.zarr"))
     return (
         f"{markdown_table(header, rows)}\n\n"
@@ -103,12 +130,13 @@ def table(stages: Stages, seconds: dict[str, float]) -> str:
 
 
 def pictured(stages: Stages, path: Path) -> str:
-    """Draw a held-out sample with most objects near the ego; returns its token."""
+    """Draw a held-out sample with most objects in view; returns its token."""
     index = load_or_build_index(stages.folder / "data", VERSION, VAL_SPLIT)
-    frame = max(index.frames(), key=lambda frame: len(frame.gt_boxes))
-    panels = [Panel.of_ground_truth(frame)]
-    for title, folder in (("teacher", "teacher"), ("student alone", "alone"), ("distilled", "distilled")):
-        results = stages.folder / folder / "validation" / "results_nusc.json"
+    panels_by_frame = ((Panel.of_ground_truth(frame), frame) for frame in index.frames())
+    annotated, frame = max(panels_by_frame, key=lambda pair: len(pair[0].classes))
+    panels = [annotated]
+    for title, contestant in CONTESTANTS.items():
+        results = stages.folder / contestant.folder / "validation" / "results_nusc.json"
         found = json.loads(results.read_text())["results"][frame.sample_token]
         panels.append(Panel.of_results(title, frame, found))
     draw(panels, path)

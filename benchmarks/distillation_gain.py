@@ -4,7 +4,8 @@
 
 Synthetic scenes, a teacher trained on them, its stores, then students of equal steps, scored on held-out
 scenes by the devkit. Every training is a stage that is run once: what was stopped goes on with the same
-command, and the table in benchmarks/results/distillation_gain.md grows after each.
+command, and the table in benchmarks/results/distillation_gain.md grows after each. Given twice at the same
+time, the command shares the trainings out: one thread each, they use two cores better than one of them would.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import ROOT, markdown_table, publish
-from stages import StageFailed, Stages, processes, schedule
+from stages import StageFailed, Stages, processes, schedule, stop_like_ctrl_c
 
-CONFIGS = ROOT / "configs" / "demo"
+from camera3d.data.synthetic.__main__ import image_size
+
 VAL_SHARE = 0.17
+BATCH_SIZE = 2  # of all processes of a training together
 MAIN = 4  # variants of the main comparison
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 
@@ -31,7 +34,7 @@ class Variant:
     """How a student is trained.
 
     Attributes:
-        config: below configs/demo; None: the student alone.
+        config: in the folder of the configs; None: the student alone.
         profile: of the store, or live_fd for the teacher in the loop.
         settings: changes of the config.
     """
@@ -70,49 +73,58 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", default="work/gain", help="folder for everything (default work/gain)")
+    parser.add_argument(
+        "--configs",
+        type=Path,
+        default=ROOT / "configs" / "demo",
+        help="folder with teacher.py, student.py, distill_fd3d.py, distill_heatmap.py (default configs/demo)",
+    )
+    parser.add_argument("--image-size", type=image_size, default=(126, 224), help="HxW (default 126x224)")
     parser.add_argument("--scenes", type=int, default=90, help="of 5 s, a sixth held out (default 90)")
     parser.add_argument("--teacher-epochs", type=int, default=6)
-    parser.add_argument("--student-epochs", type=int, default=2)
+    parser.add_argument("--student-epochs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of every process (default 1)")
-    parser.add_argument(
-        "--part", default="1/1", metavar="I/N", help="train every Nth student, from the Ith on"
-    )
     args = parser.parse_args(argv)
 
+    args.configs = args.configs.resolve()
     stages = Stages(Path(args.work).resolve(), args.threads)
-    part, parts = map(int, args.part.split("/"))
+    stop_like_ctrl_c()
     try:
         stages.generate(
-            scenes=args.scenes, seconds=5, image_hw=(126, 224), seed=1, **{"val-share": VAL_SHARE}
+            scenes=args.scenes, seconds=5, image_hw=args.image_size, seed=1, **{"val-share": VAL_SHARE}
         )
         sharing = processes()
-        settings = schedule(args.teacher_epochs, sharing)
-        stages.train("teacher", CONFIGS / "teacher.py", settings=settings, processes=sharing)
+        settings = schedule(args.teacher_epochs, BATCH_SIZE // sharing)
+        stages.train("teacher", args.configs / "teacher.py", settings=settings, processes=sharing)
         checkpoint = stages.folder / "teacher" / "last.pth"
         for profile in ("exact", "compact", "focal"):
-            stages.dump(profile, CONFIGS / "teacher.py", checkpoint, profile=profile, processes=sharing)
-        for variant, seed in trainings(args.seeds)[part - 1 :: parts]:
-            student(stages, variant, seed, args.student_epochs)
-            report(stages, args)
+            stages.dump(profile, args.configs / "teacher.py", checkpoint, profile=profile, processes=sharing)
+        for variant, seed in trainings(args.seeds):
+            if not stages.under_way(run_name(variant, seed)):
+                student(stages, args, variant, seed)
+                report(stages, args)
     except StageFailed as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same call goes on", file=sys.stderr)
+        return 130
     return 0
 
 
-def student(stages: Stages, variant: Variant, seed: int, epochs: int) -> None:
+def student(stages: Stages, args: argparse.Namespace, variant: Variant, seed: int) -> None:
     """Train and score one student."""
-    settings = schedule(epochs) | dict(variant.settings)
+    settings = schedule(args.student_epochs, BATCH_SIZE) | dict(variant.settings)
     name = run_name(variant, seed)
     if variant.config is None:
-        stages.train(name, CONFIGS / "student.py", seed=seed, settings=settings)
+        stages.train(name, args.configs / "student.py", seed=seed, settings=settings)
         return
     source: dict[str, object] = {"cache": stages.folder / f"{variant.profile}.zarr"}
     if variant.profile == "live_fd":
         checkpoint = stages.folder / "teacher" / "last.pth"
         source = {"teacher-source": "live_fd", "teacher-checkpoint": checkpoint}
-    stages.distil(name, CONFIGS / variant.config, seed=seed, source=source, settings=settings)
+    stages.distil(name, args.configs / variant.config, seed=seed, source=source, settings=settings)
 
 
 def run_name(variant: Variant, seed: int) -> str:
@@ -152,13 +164,13 @@ def report(stages: Stages, args: argparse.Namespace) -> None:
             ]
         )
     body = [
-        f"{args.scenes} synthetic scenes of 5 s (126×224 images), a sixth held out. Teacher:"
-        f" configs/demo/teacher.py, {args.teacher_epochs} epochs. Students: configs/demo/student.py on"
-        f" {args.threads} thread, {args.student_epochs} epochs each, the same seeds and steps; `fd3d` and"
-        " `heatmap` are configs/demo/distill_fd3d.py and distill_heatmap.py as they are. Mean ± standard"
+        f"{args.scenes} synthetic scenes of 5 s ({'×'.join(map(str, args.image_size))} images), a sixth held"
+        f" out. Detectors of configs/{args.configs.name}. Teacher: {args.teacher_epochs} epochs. Students:"
+        f" {args.student_epochs} epochs on {args.threads} thread, the same seeds and steps for all; `fd3d`"
+        " and `heatmap` are distill_fd3d.py and distill_heatmap.py as they are. Mean ± standard"
         " deviation over the seeds; gains compare equal seeds.",
         markdown_table(["", "seeds", "NDS", "mAP", "NDS gained", "by seed", "mAP gained", "seconds"], rows),
-        "Seconds are of one training with its evaluation, mean, two of them side by side.",
+        "Seconds are of one training with its evaluation, mean; other trainings may have run beside it.",
     ]
     publish("distillation_gain", "What distillation gains", "\n\n".join(body))
 

@@ -15,7 +15,9 @@ import tempfile
 from pathlib import Path
 
 from common import ROOT, markdown_table, publish
-from stages import TRAIN_SPLIT, VERSION, StageFailed, Stages
+from stages import StageFailed, Stages
+
+from camera3d.data.synthetic import TRAIN_SPLIT, VERSION
 
 SETTINGS = {
     "queue_length": 1,
@@ -47,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
                 **{"val-share": 0.9 / (args.frames + 1)},
             )
             epochs = {"train_cfg.max_epochs": args.epochs, "train_cfg.val_interval": args.epochs}
-            stages.train("overfit", Path(args.config), settings=SETTINGS | epochs, val_split=TRAIN_SPLIT)
+            config = Path(args.config).resolve()
+            stages.train("overfit", config, settings=SETTINGS | epochs, val_split=TRAIN_SPLIT)
         except StageFailed as error:
             print(error, file=sys.stderr)
             return 2

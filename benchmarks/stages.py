@@ -6,33 +6,51 @@ beside its results and is not run again by the same command; a stage that was st
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from common import ROOT
 
-VERSION = "v1.0-synthetic"
-BATCH_SIZE = 2  # of configs/demo
-TRAIN_SPLIT, VAL_SPLIT = "synthetic_train", "synthetic_val"
+from camera3d.data.synthetic import TRAIN_SPLIT, VERSION
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def processes() -> int:
     """How many share a training: two on a CPU, where small operations gain little from threads, or one."""
-    return 1 if torch.cuda.is_available() else 2
+    return 1 if torch.cuda.is_available() else min(2, cores())
 
 
-def schedule(epochs: int, sharing: int = 1) -> dict[str, object]:
-    """Settings for so many epochs, scored after the last, the demo configs' batch dealt to `sharing`."""
-    shared = {"train_dataloader.batch_size": BATCH_SIZE // sharing} if sharing > 1 else {}
-    return {"train_cfg.max_epochs": epochs, "train_cfg.val_interval": epochs, **shared}
+def schedule(epochs: int, batch_size: int) -> dict[str, object]:
+    """Settings for so many epochs, scored after the last, of so many samples a process and step."""
+    return {
+        "train_cfg.max_epochs": epochs,
+        "train_cfg.val_interval": epochs,
+        "train_dataloader.batch_size": batch_size,
+    }
+
+
+def stop_like_ctrl_c() -> None:
+    """Let a termination unwind as Ctrl-C does, so that no stage trains on without us."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class StageFailed(Exception):
@@ -51,10 +69,15 @@ class Stages:
     folder: Path
     threads: int | None = None
 
-    def run(self, name: str, command: Sequence[str | Path], *, processes: int = 1) -> float:
-        """Run a command unless it has run before; returns the seconds it took.
+    def run(
+        self, name: str, command: Sequence[str | Path], *, makes: Path | None = None, processes: int = 1
+    ) -> float:
+        """Run a command unless it has run before; returns the seconds it took, over all its starts.
+
+        What it writes to stdout is in `name`.log.
 
         Args:
+            makes: what must be there for the stage to count as done.
             processes: above one, torchrun starts so many, and the machine's cores are dealt out to them.
 
         Raises:
@@ -65,34 +88,85 @@ class Stages:
         if processes > 1:
             torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
             words = torchrun + words
-            threads = threads or max(1, (os.cpu_count() or 1) // processes)
-        marker = self.folder / f"{name}.json"
-        if marker.is_file():
-            earlier = json.loads(marker.read_text())
-            if earlier["command"] != words:
-                raise StageFailed(
-                    f"{marker} was made by another command:\n  {shlex.join(earlier['command'])}\nRemove"
-                    f" {self.folder}, or give another folder."
-                )
-            print(f"{name}: reused, took {earlier['seconds']:.0f} s", file=sys.stderr)
-            return earlier["seconds"]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        print(f"{name}: {shlex.join(words)}", file=sys.stderr)
+            threads = threads or max(1, cores() // processes)
         # What libraries have to say about their future is not for whoever watches the stages.
-        environment = dict(os.environ) | {"PYTHONWARNINGS": "ignore"}
+        changes = {"PYTHONWARNINGS": "ignore"}
         if threads is not None:
-            environment["OMP_NUM_THREADS"] = str(threads)
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=False
-        )
-        if done.returncode:
-            raise StageFailed(f"{name} ended with exit code {done.returncode}; its command is above.")
-        seconds = time.perf_counter() - start
-        partial = marker.with_suffix(".tmp")
-        partial.write_text(json.dumps({"command": words, "seconds": seconds}))
-        os.replace(partial, marker)
-        return seconds
+            changes["OMP_NUM_THREADS"] = str(threads)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._turn(name):
+            marker, unfinished = self.folder / f"{name}.json", self.folder / f"{name}.part.json"
+            earlier = self._earlier(marker, words)
+            if earlier is not None and (makes is None or makes.exists()):
+                print(f"{name}: reused, took {earlier:.0f} s", file=sys.stderr)
+                return earlier
+            before = self._earlier(unfinished, words) or 0.0
+            shown = [f"{key}={value}" for key, value in changes.items()] + [sys.executable, *words]
+            print(f"{name}: {shlex.join(shown)}", file=sys.stderr)
+            start = time.perf_counter()
+            try:
+                self._wait_for(name, words, dict(os.environ) | changes)
+            finally:
+                seconds = before + time.perf_counter() - start
+                partial = marker.with_suffix(".tmp")
+                partial.write_text(json.dumps({"command": words, "seconds": seconds}))
+                os.replace(partial, unfinished)
+            os.replace(unfinished, marker)
+            return seconds
+
+    def under_way(self, name: str) -> bool:
+        """Whether another process is at a stage right now."""
+        if not self._lock(name).exists():
+            return False
+        with self._lock(name).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def _lock(self, name: str) -> Path:
+        return self.folder / f"{name}.lock"
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        """One process at a time runs a stage; the next one then finds it done."""
+        with self._lock(name).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{name}: another process is at it, waiting", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _earlier(self, marker: Path, words: list[str]) -> float | None:
+        """Seconds that a marker tells of. Raises StageFailed when it is of another command."""
+        if not marker.is_file():
+            return None
+        earlier = json.loads(marker.read_text())
+        if earlier["command"] != words:
+            raise StageFailed(
+                f"{marker} was made by another command:\n  {shlex.join(earlier['command'])}\nRemove"
+                f" {self.folder}, or give another folder."
+            )
+        return earlier["seconds"]
+
+    def _wait_for(self, name: str, words: list[str], environment: dict[str, str]) -> None:
+        log = self.folder / f"{name}.log"
+        with log.open("w") as file:
+            child = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=file)
+            try:
+                code = child.wait()
+            except BaseException:
+                # torchrun ends its processes when it is told to, and only then.
+                child.terminate()
+                child.wait()
+                raise
+        if code:
+            raise StageFailed(
+                f"{name} ended with exit code {code}; its command is above, and what it printed in {log}."
+                " The same call goes on with it."
+            )
 
     def generate(
         self, *, scenes: int, seconds: float, image_hw: tuple[int, int], seed: int, **more: object
@@ -100,7 +174,8 @@ class Stages:
         """Synthetic scenes below `data`; `more` are other options of the generator."""
         size = "x".join(map(str, image_hw))
         options = {"out": self.folder / "data", "scenes": scenes, "seconds": seconds, "image-size": size}
-        return self.run("data", ["-m", "camera3d.data.synthetic", *_flags(options | {"seed": seed} | more)])
+        command = ["-m", "camera3d.data.synthetic", *_flags(options | {"seed": seed} | more)]
+        return self.run("data", command, makes=self.folder / "data")
 
     def train(
         self,
@@ -118,7 +193,7 @@ class Stages:
         """
         command = [ROOT / "train" / "train_detector.py", config, *self._training(name, seed), "--resume"]
         scored = ["--val-split", val_split] if val_split else []
-        return self.run(name, [*command, *scored, *_settings(settings)], processes=processes)
+        return self._trained(name, [*command, *scored, *_settings(settings)], processes)
 
     def dump(self, name: str, config: Path, checkpoint: Path, *, profile: str, processes: int = 1) -> float:
         """The store `name`.zarr of the train split."""
@@ -132,7 +207,10 @@ class Stages:
             "threads": self.threads or 1,
         }
         script = ROOT / "extract" / "dump_teacher.py"
-        return self.run(name, [script, config, *_flags(options)], processes=processes)
+        if torch.cuda.is_available():
+            options["device"] = "cuda"
+        command = [script, config, *_flags(options)]
+        return self.run(name, command, makes=self.folder / f"{name}.zarr", processes=processes)
 
     def distil(
         self,
@@ -147,11 +225,15 @@ class Stages:
         """A student with a teacher's targets; `source` are the options that say where they come from."""
         script = ROOT / "train" / "distill_from_cache.py"
         command = [script, config, *self._training(name, seed), *_flags(source), "--resume"]
-        return self.run(name, [*command, *_settings(settings)], processes=processes)
+        return self._trained(name, [*command, *_settings(settings)], processes)
 
     def metrics(self, name: str) -> dict[str, object]:
         """What the evaluation at the end of a training said."""
         return json.loads((self.folder / name / "validation" / "metrics.json").read_text())
+
+    def _trained(self, name: str, command: list, processes: int) -> float:
+        metrics = self.folder / name / "validation" / "metrics.json"
+        return self.run(name, command, makes=metrics, processes=processes)
 
     def _training(self, name: str, seed: int) -> list[str]:
         options = {"dataroot": self.folder / "data", "version": VERSION, "work-dir": self.folder / name}

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from stages import BATCH_SIZE, StageFailed, Stages, schedule
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+sys.path.insert(0, BENCHMARKS)
+from stages import StageFailed, Stages  # noqa: E402
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
 
 
 def appending(path: Path, word: str = "run") -> list[str]:
@@ -28,9 +41,9 @@ def test_a_finished_stage_is_not_run_again(tmp_path, capsys):
 
 def test_a_failed_stage_is_run_again(tmp_path):
     stages, log = Stages(tmp_path / "work"), tmp_path / "log"
-    command = appending(log)
-    with pytest.raises(StageFailed, match="one ended with exit code 3"):
-        stages.run("one", ["-c", f"{command[1]}; raise SystemExit(3)"])
+    command = ["-c", f"{appending(log)[1]}; raise SystemExit(len(open({str(log)!r}).readlines()) < 2)"]
+    with pytest.raises(StageFailed, match="one ended with exit code 1"):
+        stages.run("one", command)
     stages.run("one", command)
     assert log.read_text() == "run\nrun\n"
 
@@ -60,8 +73,40 @@ def test_several_processes_run_a_script_each(tmp_path):
     assert json.loads((tmp_path / "work" / "both.json").read_text())["seconds"] > 0
 
 
-@pytest.mark.parametrize("sharing", [1, 2])
-def test_processes_share_the_batch(sharing):
-    settings = schedule(4, sharing)
-    assert settings["train_cfg.max_epochs"] == settings["train_cfg.val_interval"] == 4
-    assert settings.get("train_dataloader.batch_size", BATCH_SIZE) * sharing == BATCH_SIZE
+def test_results_that_were_removed_are_made_again(tmp_path):
+    stages, log = Stages(tmp_path / "work"), tmp_path / "log"
+    for _ in range(2):
+        stages.run("one", appending(log), makes=log)
+    assert log.read_text() == "run\n"
+    log.unlink()
+    stages.run("one", appending(log), makes=log)
+    assert log.read_text() == "run\n"
+
+
+def test_a_stopped_stage_takes_its_process_with_it_and_keeps_its_seconds(tmp_path):
+    stages, ready = Stages(tmp_path / "work"), tmp_path / "ready"
+    waiting = ["-c", f"import os, time; open({str(ready)!r}, 'w').write(str(os.getpid())); time.sleep(60)"]
+    script = (
+        f"import sys; sys.path.insert(0, {BENCHMARKS!r})\n"
+        "from pathlib import Path\n"
+        "from stages import Stages, stop_like_ctrl_c\n"
+        "stop_like_ctrl_c()\n"
+        f"Stages(Path({str(stages.folder)!r})).run('one', {waiting!r})\n"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    until(lambda: ready.is_file() and ready.read_text())
+    assert stages.under_way("one")
+    caller.terminate()
+    assert caller.wait(timeout=30) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(ready.read_text()), 0)
+    assert not stages.under_way("one")
+    assert json.loads((stages.folder / "one.part.json").read_text())["seconds"] > 0
+    assert not (stages.folder / "one.json").exists()
+
+
+def test_a_failure_says_where_its_output_is(tmp_path):
+    stages = Stages(tmp_path / "work")
+    with pytest.raises(StageFailed, match=r"one\.log"):
+        stages.run("one", ["-c", "print('what was wrong'); raise SystemExit(2)"])
+    assert (tmp_path / "work" / "one.log").read_text() == "what was wrong\n"

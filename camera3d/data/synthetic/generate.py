@@ -157,10 +157,13 @@ def _write(root: Path, options: SyntheticOptions, processes: int) -> None:
 
 def _rendered(root: Path, options: SyntheticOptions, processes: int) -> Iterator[list[KeyframeFacts]]:
     """The facts of all keyframes in order, a few at a time."""
+    # Every process that draws a part of a scene makes the whole world first: parts only where there are fewer
+    # scenes than would keep all of them busy.
+    length = options.keyframes if options.scenes >= 4 * processes else FRAMES_A_TASK
     tasks = [
-        (root, options, scene, first, min(first + FRAMES_A_TASK, options.keyframes))
+        (root, options, scene, first, min(first + length, options.keyframes))
         for scene in range(options.scenes)
-        for first in range(0, options.keyframes, FRAMES_A_TASK)
+        for first in range(0, options.keyframes, length)
     ]
     processes = min(processes, len(tasks))
     if processes == 1:

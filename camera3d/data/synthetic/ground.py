@@ -142,7 +142,7 @@ def shadow_map(
 
 
 def drivable(world: World) -> np.ndarray:
-    """The devkit's map of the scene: (h, w) uint8, 255 where the road is, 0.1 m a cell, north up."""
+    """The devkit's map of the scene: (h, w) uint8, 255 where road or pavement is, 0.1 m a cell, north up."""
     left, low, width_m, height_m = road_extent(world)
     canvas = np.zeros((int((low + height_m) / CELL_M) + 1, int((left + width_m) / CELL_M) + 1, 3), np.uint8)
     brush = _Brush(world, canvas, (0.0, 0.0))
