@@ -138,7 +138,7 @@ def pictured(stages: Stages, path: Path) -> str:
     for title, contestant in CONTESTANTS.items():
         results = stages.folder / contestant.folder / "validation" / "results_nusc.json"
         found = json.loads(results.read_text())["results"][frame.sample_token]
-        panels.append(Panel.of_results(title, frame, found))
+        panels.append(Panel.of_results(title, frame, found, len(annotated.classes)))
     draw(panels, path)
     return frame.sample_token
 

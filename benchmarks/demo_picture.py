@@ -16,7 +16,6 @@ from camera3d.data import CLASS_NAMES, Frame
 from camera3d.data.synthetic.rig import LIDAR
 
 RANGE_M = 38.4  # of configs/demo
-MIN_SCORE = 0.2
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,16 @@ class Panel:
         return cls("annotated", corners, [frame.class_names[label] for label in labels])
 
     @classmethod
-    def of_results(cls, title: str, frame: Frame, found: Sequence[Mapping]) -> Panel:
-        """The boxes of a results JSON that are at least as sure as MIN_SCORE."""
-        sure = [box for box in found if box["detection_score"] >= MIN_SCORE]
+    def of_results(cls, name: str, frame: Frame, found: Sequence[Mapping], at_most: int) -> Panel:
+        """The surest boxes of a results JSON: as many for every detector, however sure it is of itself."""
+        sure = sorted(found, key=lambda box: -box["detection_score"])[:at_most]
         ego = Quaternion(frame.ego_rotation).inverse
         centres = [ego.rotate(np.subtract(box["translation"], frame.ego_translation))[:2] for box in sure]
         yaws = [(ego * Quaternion(box["rotation"])).yaw_pitch_roll[0] for box in sure]
         sizes = [(box["size"][1], box["size"][0]) for box in sure]
         shape = (np.reshape(centres, (-1, 2)), np.reshape(sizes, (-1, 2)), np.reshape(yaws, -1))
-        return cls(f"{title}, score ≥ {MIN_SCORE:g}", _corners(*shape), [b["detection_name"] for b in sure])
+        title = f"{name}: the {len(sure)} surest"
+        return cls(title, _corners(*shape), [box["detection_name"] for box in sure])
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
