@@ -24,6 +24,7 @@ from stages import StageFailed, Stages, processes, schedule, stop_like_ctrl_c
 from camera3d.data.synthetic.__main__ import image_size
 
 VAL_SHARE = 0.17
+HARDER = 20.0
 BATCH_SIZE = 2  # of all processes of a training together
 MAIN = 4  # variants of the main comparison
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
@@ -48,6 +49,10 @@ class Variant:
 def variants() -> list[Variant]:
     """In the order they are run: the main comparison first."""
     only = {term: {"distiller.terms": {"_delete_": True, term: {}}} for term in FD3D_TERMS}
+    # With weight 1 these two pull a hundredth as hard as the detection loss: benchmarks/term_gradients.py.
+    weak = ("bev_generation", "focal")
+    harder = {term: {"distiller.terms": {"_delete_": True, term: {"weight": HARDER}}} for term in weak}
+    both = {f"distiller.terms.{term}.weight": HARDER for term in weak}
     # A term of weight zero: what is left of distillation is where the student's head starts.
     head = {"distiller.terms": {"_delete_": True, "bev_heatmap": {"weight": 0.0}}}
     return [
@@ -59,6 +64,11 @@ def variants() -> list[Variant]:
         Variant("fd3d, compact store", "distill_fd3d.py", "compact"),
         Variant("fd3d, focal store", "distill_fd3d.py", "focal"),
         Variant("fd3d, live_fd", "distill_fd3d.py", "live_fd"),
+        *(
+            Variant(f"fd3d, {term} × {HARDER:g} alone", "distill_fd3d.py", settings=harder[term])
+            for term in weak
+        ),
+        Variant(f"fd3d, {' and '.join(weak)} × {HARDER:g}", "distill_fd3d.py", settings=both),
     ]
 
 

@@ -1,0 +1,134 @@
+"""How hard each distillation term pulls at the student's maps, beside the detection loss.
+
+    python benchmarks/term_gradients.py configs/demo/distill_fd3d.py configs/demo/distill_heatmap.py \\
+        --cache work/gain/exact.zarr --dataroot work/gain/data --version v1.0-synthetic
+
+A term whose gradient is a hundredth of the detection loss's cannot steer the student, whatever its value. The
+student starts as training starts, or from --checkpoint, an iter_*.pth of one config's distillation. Writes
+benchmarks/results/term_gradients.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from common import markdown_table, publish
+from torch import Tensor
+
+from cache_schema.reader import TargetReader
+from camera3d.checkpoint import harmless_globals
+from camera3d.data import NuScenesIndex, collate_queue, load_or_build_index
+from camera3d.detectors.builder import build_detector, load_config
+from train.distillers import build_distiller
+from train.distillers.builder import DistillerConfig, level_pairs
+from train.distillers.distiller import Distiller
+from train.engine.data import default_splits, train_loader
+from train.engine.logs import quiet_mmengine
+from train.targets import CachedTargets, TargetLayout
+from train.targets.description import TeacherDescription
+from train.teachers import CacheSource
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configs", nargs="+", help="distillation configs")
+    parser.add_argument("--cache", required=True)
+    parser.add_argument("--dataroot", required=True)
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--checkpoint", type=Path, help="iter_*.pth; only with a single config")
+    parser.add_argument("--frames", type=int, default=16, help="to average over (default 16)")
+    args = parser.parse_args(argv)
+    if args.checkpoint and len(args.configs) > 1:
+        parser.error("--checkpoint is of one config's distillation: give that config alone")
+
+    index = load_or_build_index(args.dataroot, args.version, default_splits(args.dataroot, args.version)[0])
+    rows = []
+    for path in args.configs:
+        model, items = distillation(path, args, index)
+        for name, (value, bev, image) in pulls(model, items).items():
+            rows.append([Path(path).stem, name, f"{value:.3f}", _percent(bev), _percent(image)])
+    start = args.checkpoint.name if args.checkpoint else "the start of training"
+    header = ["config", "loss", "value", "gradient at bev_feats", "at pv_feats"]
+    notes = (
+        f"{args.frames} frames, the student of {start}. Gradients: L2 norm over a map (all image levels"
+        " together), median over the frames, in percent of the detection loss's own."
+    )
+    publish("term_gradients", "How hard each term pulls", f"{notes}\n\n{markdown_table(header, rows)}")
+    return 0
+
+
+def distillation(
+    path: str, args: argparse.Namespace, index: NuScenesIndex
+) -> tuple[Distiller, Sequence[dict]]:
+    """The distiller of a config, and its training samples."""
+    config = load_config(path)
+    chosen, reader = DistillerConfig.from_config(config), TargetReader(args.cache)
+    torch.manual_seed(0)
+    student = build_detector(config)
+    with quiet_mmengine():
+        student.init_weights()
+    teacher = TeacherDescription.of_store(reader)
+    pairs = level_pairs(chosen, student.feature_maps(tuple(config.inputs.pad_hw)), teacher)
+    wanted = dict.fromkeys(name for names in chosen.arrays(pairs).values() for name in names)
+    source = CacheSource(TargetLayout.of_store(reader.spec))
+    model = build_distiller(config, chosen, student=student, teacher=teacher, source=source)
+    if args.checkpoint:
+        with harmless_globals():
+            held = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+        model.load_state_dict(held["state_dict"])
+    loader = train_loader(
+        config,
+        index,
+        args.dataroot,
+        batch_size=1,
+        workers=0,
+        seed=0,
+        transforms=[CachedTargets(reader, wanted)],
+    )
+    step = max(1, len(loader.dataset) // args.frames)
+    chosen_rows = range(0, len(loader.dataset), step)[: args.frames]
+    return model.train(), [loader.dataset[row] for row in chosen_rows]
+
+
+def pulls(model: Distiller, items: Sequence[dict]) -> dict[str, tuple[float, float, float]]:
+    """By loss: its value, and its gradient at the BEV map and at the image maps against the detection's."""
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for item in items:
+        batch = model.data_preprocessor(collate_queue([item]), True)
+        inputs, samples = batch["inputs"], batch["data_samples"]
+        outputs = model.student.encode_queue(inputs)
+        maps = [outputs.bev_feats, *outputs.pv_feats]
+        detection = sum(model.detection_losses(outputs, samples).values())
+        bev, image = _norms(detection, maps)
+        targets = model.source.targets(inputs, samples, batch["extras"])
+        losses = model.distillation_losses(outputs, targets, inputs, samples)
+        found.setdefault("detection", []).append((float(detection.detach()), 1.0, 1.0))
+        for name, loss in losses.items():
+            own_bev, own_image = _norms(loss, maps)
+            found.setdefault(name, []).append((float(loss.detach()), own_bev / bev, own_image / image))
+    return {
+        name: tuple(statistics.median(numbers) for numbers in zip(*values, strict=True))
+        for name, values in found.items()
+    }
+
+
+def _norms(loss: Tensor, maps: Sequence[Tensor]) -> tuple[float, float]:
+    """Of a loss's gradient at the BEV map, and at all image maps together."""
+    bev, *images = torch.autograd.grad(loss, maps, retain_graph=True, allow_unused=True)
+    squared = [float(grad.square().sum()) for grad in images if grad is not None]
+    return (0.0 if bev is None else float(bev.norm())), sum(squared) ** 0.5
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
