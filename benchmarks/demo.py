@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="work/demo", help="folder for everything (default work/demo)")
     parser.add_argument("--scenes", type=int, default=32, help="of 5 s, a sixth held out (default 32)")
     parser.add_argument("--teacher-epochs", type=int, default=4, help="default 4")
-    parser.add_argument("--student-epochs", type=int, default=4, help="default 4")
+    parser.add_argument("--student-epochs", type=int, default=2, help="default 2")
     args = parser.parse_args(argv)
     stages = Stages(Path(args.out).resolve())
     # The index of the scenes that the commands keep: `make clean-demo` is to remove that too.
