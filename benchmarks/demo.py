@@ -19,7 +19,7 @@ from pathlib import Path
 from common import ROOT, markdown_table
 from complexity import count
 from demo_picture import Panel, draw
-from stages import StageFailed, Stages, processes, schedule, stop_like_ctrl_c
+from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, stop_like_ctrl_c
 
 from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
@@ -29,9 +29,6 @@ from camera3d.errors import Camera3DError
 
 CONFIGS = ROOT / "configs" / "demo"
 INSPECT = ROOT / "cache_schema" / "inspect_cache.py"
-BATCH_SIZE = 2  # of all processes together
-# Small images and short scenes: what makes a detector learn is many different frames.
-SCENES = {"seconds": 5, "image_hw": (126, 224), "val-share": 0.17}
 
 
 @dataclass(frozen=True)

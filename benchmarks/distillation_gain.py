@@ -19,13 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import ROOT, markdown_table, publish
-from stages import StageFailed, Stages, processes, schedule, stop_like_ctrl_c
+from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, stop_like_ctrl_c
 
 from camera3d.data.synthetic.__main__ import image_size
 
-VAL_SHARE = 0.17
 HARDER = 20.0
-BATCH_SIZE = 2  # of all processes of a training together
 MAIN = 4  # variants of the main comparison
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 
@@ -89,7 +87,9 @@ def main(argv: list[str] | None = None) -> int:
         default=ROOT / "configs" / "demo",
         help="folder with teacher.py, student.py, distill_fd3d.py, distill_heatmap.py (default configs/demo)",
     )
-    parser.add_argument("--image-size", type=image_size, default=(126, 224), help="HxW (default 126x224)")
+    parser.add_argument(
+        "--image-size", type=image_size, default=SCENES["image_hw"], help="HxW (default 126x224)"
+    )
     parser.add_argument("--scenes", type=int, default=90, help="of 5 s, a sixth held out (default 90)")
     parser.add_argument("--teacher-epochs", type=int, default=6)
     parser.add_argument("--student-epochs", type=int, default=1)
@@ -101,9 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     stages = Stages(Path(args.work).resolve(), args.threads)
     stop_like_ctrl_c()
     try:
-        stages.generate(
-            scenes=args.scenes, seconds=5, image_hw=args.image_size, seed=1, **{"val-share": VAL_SHARE}
-        )
+        size = SCENES | {"image_hw": args.image_size}
+        stages.generate(scenes=args.scenes, seed=1, **size)
         sharing = processes()
         settings = schedule(args.teacher_epochs, BATCH_SIZE // sharing)
         stages.train("teacher", args.configs / "teacher.py", settings=settings, processes=sharing)

@@ -24,6 +24,10 @@ from common import ROOT
 
 from camera3d.data.synthetic import TRAIN_SPLIT, VERSION
 
+BATCH_SIZE = 2  # of all processes together
+# Small images and short scenes: what makes a detector learn is many different frames.
+SCENES = {"seconds": 5, "image_hw": (126, 224), "val-share": 0.17}
+
 
 def cores() -> int:
     """Those that this process may use."""
