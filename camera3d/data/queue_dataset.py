@@ -29,7 +29,8 @@ class NuScenesQueueDataset(Dataset):
     """Random temporal queues over an index.
 
     A queue that ends at frame i takes the `queue_length` frames before it, drops one of them at random and
-    keeps the order: `queue_length` frames in all. Rows count through the whole index as in the official code:
+    keeps the order: `queue_length` frames in all. Without `drop_history_frame` it takes the frames right
+    before, as a detector meets them on the road. Rows count through the whole index as in the official code:
     rows below 0 become row 0, and a frame whose predecessor in the queue is of another scene starts anew
     (`has_prev` false, no motion).
 
@@ -41,6 +42,8 @@ class NuScenesQueueDataset(Dataset):
             of its box lies strictly inside x and y.
         class_names: the classes to keep, in label order; all of the index by default.
         queue_length: frames in a queue, ≥ 1.
+        drop_history_frame: the official augmentation. In a queue of 2 it leaves open whether the one frame of
+            history is half a second or a second old, and with it how fast things move.
         distort: photometric distortion, drawn anew for each image of each frame.
         filter_empty_gt: replace a queue with a frame without ground truth by a random other one.
         seed: with the epoch and the row it fixes every draw, whatever the number of workers.
@@ -59,6 +62,7 @@ class NuScenesQueueDataset(Dataset):
         point_cloud_range: Sequence[float],
         class_names: Sequence[str] | None = None,
         queue_length: int = 4,
+        drop_history_frame: bool = True,
         distort: bool = True,
         filter_empty_gt: bool = True,
         seed: int = 0,
@@ -69,7 +73,7 @@ class NuScenesQueueDataset(Dataset):
         self.point_cloud_range = tuple(float(edge) for edge in point_cloud_range)
         self.class_names = tuple(class_names) if class_names is not None else index.class_names
         self.queue_length, self.distort, self.seed = queue_length, distort, seed
-        self.filter_empty_gt = filter_empty_gt
+        self.drop_history_frame, self.filter_empty_gt = drop_history_frame, filter_empty_gt
         self._check_options()
         # Shared memory: workers that live through several epochs see the new number too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -154,7 +158,7 @@ class NuScenesQueueDataset(Dataset):
     def _draw_queue(self, row: int, rng: np.random.Generator) -> list[int]:
         for _ in range(MAX_REDRAWS):
             before = np.arange(row - self.queue_length, row)
-            dropped = rng.integers(self.queue_length)
+            dropped = rng.integers(self.queue_length) if self.drop_history_frame else 0
             rows = [max(0, int(r)) for r in np.delete(before, dropped)] + [row]
             if not self.filter_empty_gt or self._has_gt[rows].all():
                 return rows

@@ -41,10 +41,12 @@ model = dict(
 
 inputs = dict(scale=1.0, pad_hw=(128, 224))
 
-# From scratch and in few steps: a history of one frame, a high rate for all parts, decayed step by step.
-queue_length = 2
+# From scratch: two frames of history without a gap, so that velocity can be learnt, and a high rate for all
+# parts, decayed step by step.
+queue_length = 3
+drop_history_frame = False
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys={"img_backbone": dict(lr_mult=1.0)})
+    optimizer=dict(lr=8e-4), paramwise_cfg=dict(custom_keys={"img_backbone": dict(lr_mult=1.0)})
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=100),

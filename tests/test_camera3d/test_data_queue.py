@@ -75,6 +75,13 @@ def test_history_drops_one_of_the_four_frames_before(queues, index):
     assert len(seen) == 4  # each of the four is dropped sometimes
 
 
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_history_without_a_dropped_frame_is_what_came_right_before(queues, length):
+    dataset = queues(queue_length=length, drop_history_frame=False, distort=False)
+    for epoch in range(5):
+        assert dataset._draw_queue(6, np.random.default_rng(epoch)) == [4, 5, 6][-length:]
+
+
 def test_motion_is_relative_to_the_frame_before_in_the_queue(queues, index):
     dataset = queues(distort=False)
     rows = drawn_rows(dataset, 7)

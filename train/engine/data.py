@@ -57,6 +57,7 @@ def train_loader(
         point_cloud_range=config.model.point_cloud_range,
         class_names=config.model.class_names,
         queue_length=config.get("queue_length", 4),
+        drop_history_frame=config.get("drop_history_frame", True),
         distort=config.get("distort", True),
         seed=seed,
         transforms=transforms,

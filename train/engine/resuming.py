@@ -22,6 +22,7 @@ DECIDING = (
     "optim_wrapper",
     "param_scheduler",
     "queue_length",
+    "drop_history_frame",
     "distort",
     "amp",
 )
