@@ -14,3 +14,5 @@ model = dict(
     pts_bbox_head=dict(bev_hw=(16, 16), encoder_layers=1))
 
 inputs = dict(scale=0.5, pad_hw=(64, 112))
+
+queue_length = 2  # a frame of history: cheaper, and what it is compared with has it too
