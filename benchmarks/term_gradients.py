@@ -5,7 +5,7 @@
 
 A term whose gradient is a hundredth of the detection loss's cannot steer the student, whatever its value. The
 student starts as training starts, or from --checkpoint, an iter_*.pth of one config's distillation. Writes
-benchmarks/results/term_gradients.md.
+benchmarks/results/term_gradients.md, or another file of that folder with --name.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataroot", required=True)
     parser.add_argument("--version", required=True)
     parser.add_argument("--checkpoint", type=Path, help="iter_*.pth; only with a single config")
+    parser.add_argument("--queue-length", type=int, help="frames of a sample (default: the config's)")
+    parser.add_argument("--name", default="term_gradients", help="of the result (default term_gradients)")
     parser.add_argument("--frames", type=int, default=16, help="to average over (default 16)")
     args = parser.parse_args(argv)
     if args.checkpoint and len(args.configs) > 1:
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{args.frames} frames, the student of {start}. Gradients: L2 norm over a map (all image levels"
         " together), median over the frames, in percent of the detection loss's own."
     )
-    publish("term_gradients", "How hard each term pulls", f"{notes}\n\n{markdown_table(header, rows)}")
+    publish(args.name, "How hard each term pulls", f"{notes}\n\n{markdown_table(header, rows)}")
     return 0
 
 
@@ -70,6 +72,7 @@ def distillation(
 ) -> tuple[Distiller, Sequence[dict]]:
     """The distiller of a config, and its training samples."""
     config = load_config(path)
+    config.queue_length = args.queue_length or config.queue_length
     chosen, reader = DistillerConfig.from_config(config), TargetReader(args.cache)
     torch.manual_seed(0)
     student = build_detector(config)

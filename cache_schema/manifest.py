@@ -100,7 +100,7 @@ class ParameterRecord(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadManifest(Fact):
-    """The published weights of the teacher's decoder and head."""
+    """The published weights of the teacher's head."""
 
     fingerprint: Annotated[str, sha256]  # of the spec that it was written under
     parameters: Annotated[tuple[ParameterRecord, ...], each(fact(ParameterRecord), minimum=1)]

@@ -172,7 +172,7 @@ class TargetReader:
         return self._scene(place.scene_name).manifest.timestamps_us[place.row]
 
     def read_teacher_head(self) -> dict[str, np.ndarray]:
-        """Weights of the teacher's decoder and head, float32 by dotted name.
+        """Weights of the teacher's head, float32 by dotted name.
 
         Raises StoreNotFound when none were written, FingerprintMismatch when another dump wrote them, Corrupt
         when they are damaged.

@@ -1,4 +1,4 @@
-"""The weights of the teacher's decoder and head, once a store: a distillation head needs no checkpoint."""
+"""The weights of the teacher's head, once a store: who distils needs no checkpoint."""
 
 import math
 from collections.abc import Mapping

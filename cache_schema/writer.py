@@ -95,7 +95,7 @@ class StoreWriter:
         return remove_abandoned(self.path)
 
     def write_teacher_head(self, parameters: Mapping[str, np.ndarray]) -> None:
-        """Store the weights of the teacher's decoder and head, float32 by dotted name.
+        """Store the weights of the teacher's head, float32 by dotted name.
 
         Every process of a parallel dump may call this: the first one writes, the others compare.
 

@@ -52,6 +52,18 @@ class MaskedGenerator(nn.Module):
                 layers.append(nn.Conv2d(own, other, 3, padding=1))
             layers.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers, nn.Conv2d(wanted, wanted, 3, padding=1))
+        self._keep_the_spread()
+
+    @torch.no_grad()
+    def _keep_the_spread(self) -> None:
+        """He's initialisation: with torch's own, a tenth of the gradient comes through."""
+        *hidden, last = (layer for layer in self.layers if not isinstance(layer, nn.ReLU))
+        for layer in (*hidden, last):
+            # A deconvolution of stride 2 meets a quarter of its 16 taps at every output cell.
+            taps = 4 if isinstance(layer, nn.ConvTranspose2d) else 9
+            gain = 1.0 if layer is last else 2.0
+            nn.init.normal_(layer.weight, std=(gain / (taps * layer.in_channels)) ** 0.5)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, maps_nCHW: Tensor, area_nHW: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """The generated maps, (n, teacher channels, H · 2^doublings, W · 2^doublings), whole.
