@@ -12,7 +12,7 @@ from extract.engine import DumpReport
 def summary(report: DumpReport, spec: StoreSpec, store: StorePath) -> str:
     """What to print: the whole table from the process that completed the store, or was the only one."""
     if not report.scenes and not report.scenes_missing:
-        return f"{store} is complete: nothing to do ({report.scenes_present} scenes are there)"
+        return f"{store} is complete: nothing to do; scenes in it: {report.scenes_present}"
     if report.sealed or report.shard == "1/1":
         return "\n".join([*array_table(spec, store), "", *totals(report, spec, store)])
     missing = f"{report.scenes_missing} scenes of other parts are missing"

@@ -39,7 +39,7 @@ def test_the_store_holds_what_the_teacher_saw(peace, dataroot):
 def test_finished_dump_says_so_and_changes_nothing(peace, run_dump, capsys):
     before = contents(peace)
     assert run_dump(peace) == 0
-    assert "is complete: nothing to do (6 scenes are there)" in capsys.readouterr().out
+    assert "is complete: nothing to do; scenes in it: 6" in capsys.readouterr().out
     assert contents(peace) == before
 
 

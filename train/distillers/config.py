@@ -81,7 +81,7 @@ class DistillerConfig:
             except (TypeError, ValueError):
                 faults.append(f"pv_levels: expected pairs (student's level, teacher's level), got {levels}")
         if faults:
-            raise ConfigInvalid(f"distiller of config {config.filename or ''} cannot be:\n{shown(faults)}")
+            raise ConfigInvalid(f"distiller of config {config.filename or ''} does not work:\n{shown(faults)}")
         return cls(
             terms=terms,
             areas=AreaOptions(**areas),

@@ -78,7 +78,7 @@ def run_facts(config: Config, index: NuScenesIndex, targets: str) -> dict[str, s
 
 
 def require_same_run(checkpoint: Path | str, then: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Raise ConfigInvalid, part by part, when a checkpoint's steps were other ones."""
+    """Raise ConfigInvalid, part by part, when a checkpoint is of a run with other settings."""
     changed = [
         f"{name}: {then[name]} then, {value} now"
         for name, value in now.items()
@@ -86,7 +86,7 @@ def require_same_run(checkpoint: Path | str, then: Mapping[str, object], now: Ma
     ]
     if changed:
         raise ConfigInvalid(
-            f"{checkpoint} cannot be gone on from, its steps were others:\n{shown(changed)}\n"
+            f"cannot resume {checkpoint}: the run's settings changed:\n{shown(changed)}\n"
             "Give the same as before, or start anew in another work folder."
         )
 

@@ -32,7 +32,7 @@ class TrainingRunner(Runner):
 
     Args:
         device: of this process.
-        facts: what the run is made of; a checkpoint with others is not gone on from.
+        facts: what the run is made of; a checkpoint with other facts is refused.
         options: mmengine's.
     """
 
@@ -58,7 +58,7 @@ class TrainingRunner(Runner):
             with quiet_mmengine():
                 return super().build_optim_wrapper(optim_wrapper)
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigInvalid(f"optim_wrapper {optim_wrapper} cannot be: {error}") from error
+            raise ConfigInvalid(f"optim_wrapper {optim_wrapper} does not work: {error}") from error
 
     def get_hooks_info(self) -> str:
         """Likewise."""
