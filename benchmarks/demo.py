@@ -80,7 +80,9 @@ def run(stages: Stages, args: argparse.Namespace) -> dict[str, float]:
     teacher = {"settings": schedule(args.teacher_epochs, BATCH_SIZE // sharing), "processes": sharing}
     student = {"settings": schedule(args.student_epochs, BATCH_SIZE // sharing), "processes": sharing}
     store = stages.folder / "store.zarr"
-    seconds = {"data": stages.generate(scenes=args.scenes, seed=0, **SCENES)}
+    seconds = {
+        "data": stages.generate(scenes=args.scenes, held_out=max(1, args.scenes // 6), seed=0, **SCENES)
+    }
     seconds["teacher"] = stages.train("teacher", CONFIGS / "teacher.py", **teacher)
     checkpoint = stages.folder / "teacher" / "last.pth"
     seconds["store"] = stages.dump(
