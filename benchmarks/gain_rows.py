@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from camera3d.detectors.builder import load_config
 from train.distillers.areas import AreaOptions
-from train.distillers.builder import DistillerConfig
+from train.distillers.config import DistillerConfig
 from train.distillers.terms import TERMS
 from train.engine.options import TrainOptions
 
@@ -110,7 +110,7 @@ def start_only(kind: str) -> str:
 
 def shipped_start() -> str:
     """What FD3D takes from the teacher before the first step."""
-    return filled_in(_distiller("distill_fd3d.py")).get("init_from_teacher", "head")
+    return filled_in(_distiller("distill_fd3d.py"))["init_from_teacher"]
 
 
 def reference() -> str:

@@ -51,7 +51,7 @@ from train.losses import (
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ("exact", "compact", "focal")
-LOSS_MARGIN, STORED_BEV_MARGIN, STORED_PV_MARGIN = 1.0, 3.0, 1.0  # cells
+LOSS_BEV_MARGIN_M, STORED_BEV_MARGIN_M, PV_MARGIN_CELLS = 0.5, 1.5, 1.0
 BACKGROUND_BLOCK = 8
 CURVE = (1.0, 0.5, 0.2, 0.1)
 LIMITS_MB = {"exact": math.inf, "compact": 58.0, "focal": 8.0}
@@ -97,21 +97,21 @@ def find_areas(sample: Sample, min_score: float, at_most: int) -> Areas:
     confidence = query_confidence(logits, min_score=min_score, at_most=at_most)
     boxes = torch.cat((sample.boxes, samples.confident_boxes(sample, confidence)))
 
-    def both_views(bev_margin: float, pv_margin: float) -> dict[str, Tensor]:
+    def both_views(bev_margin_m: float) -> dict[str, Tensor]:
         levels = pv_areas(
             boxes,
             lidar2img=sample.lidar2img,
             map_hws=samples.PV_HWS,
             strides=samples.STRIDES,
-            margin_cells=pv_margin,
+            margin_cells=PV_MARGIN_CELLS,
         )
-        bev = bev_area(boxes, map_hw=samples.BEV_HW, xy_range_m=samples.XY_RANGE_M, margin_cells=bev_margin)
+        bev = bev_area(boxes, map_hw=samples.BEV_HW, xy_range_m=samples.XY_RANGE_M, margin_m=bev_margin_m)
         return {"bev_feats": bev} | {f"pv_feats_{level}": area for level, area in enumerate(levels)}
 
     heatmap = gaussian_heatmap(sample.boxes, xy_range_m=samples.XY_RANGE_M)
     return Areas(
-        loss=both_views(LOSS_MARGIN, LOSS_MARGIN),
-        stored=both_views(STORED_BEV_MARGIN, STORED_PV_MARGIN),
+        loss=both_views(LOSS_BEV_MARGIN_M),
+        stored=both_views(STORED_BEV_MARGIN_M),
         confidence=confidence,
         heatmap=resize_heatmap(heatmap[None], samples.BEV_HW)[0],
     )
@@ -322,7 +322,7 @@ def heading() -> list[str]:
         f"{datetime.date.today().isoformat()}, {models[0] if models else platform.machine()},"
         f" torch {torch.__version__}, commit {commit.stdout.strip() or 'none'}. BEVFormer-Base at full size,"
         f" bytes before lossless compression, background blocks of {BACKGROUND_BLOCK} cells, stored margins"
-        f" {STORED_BEV_MARGIN:g} (BEV) and {STORED_PV_MARGIN:g} (images) cells.",
+        f" {STORED_BEV_MARGIN_M:g} m (BEV) and {PV_MARGIN_CELLS:g} cells (images).",
         f"Targets: compact ≤ {LIMITS_MB['compact']:g} MB and cosine ≥ {LEAST_COSINE['compact']}; focal ≤"
         f" {LIMITS_MB['focal']:g} MB and cosine ≥ {LEAST_COSINE['focal']} on the terms it is meant for."
         " `focal` is not meant for the channel-wise divergence, which compares whole image maps.",

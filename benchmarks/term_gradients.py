@@ -25,8 +25,9 @@ from camera3d.checkpoint import harmless_globals
 from camera3d.data import NuScenesIndex, collate_queue, load_or_build_index
 from camera3d.detectors.builder import build_detector, load_config
 from train.distillers import build_distiller
-from train.distillers.builder import DistillerConfig, level_pairs
+from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
+from train.distillers.fit import level_pairs
 from train.engine.data import default_splits, train_loader
 from train.engine.logs import quiet_mmengine
 from train.targets import CachedTargets, TargetLayout

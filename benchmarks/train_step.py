@@ -28,8 +28,9 @@ from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames, load_or
 from camera3d.detectors.bevformer.detector import BEVFormer
 from camera3d.detectors.builder import build_detector, load_config
 from train.distillers import build_distiller
-from train.distillers.builder import DistillerConfig, level_pairs
+from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
+from train.distillers.fit import level_pairs
 from train.engine.data import train_loader
 from train.engine.logs import quiet_mmengine
 from train.targets import CachedTargets, TargetLayout

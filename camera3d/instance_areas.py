@@ -43,14 +43,16 @@ def bev_area(
     *,
     map_hw: tuple[int, int],
     xy_range_m: tuple[float, float, float, float],
-    margin_cells: float = 1.0,
+    margin_m: float = 0.5,
 ) -> Tensor:
     """(H, W) bool: the rotated footprints of all boxes, H along y and W along x, both ascending.
+
+    No side counts as shorter than a cell: on a coarse map a person would fall between the cells' centres.
 
     Args:
         boxes: (n, 7 or more); n may be 0.
         xy_range_m: lowest x and y, highest x and y that the map covers.
-        margin_cells: by how many cells each side of a footprint is pushed out, along the box's own axes.
+        margin_m: by how many metres each side of a footprint is pushed out, along the box's own axes.
 
     Raises:
         ShapeMismatch: boxes are not (n, 7 or more).
@@ -65,7 +67,7 @@ def bev_area(
 
     right_nW, up_nH = x_m - boxes[:, :1], y_m - boxes[:, 1:2]
     cos, sin = boxes[:, 6:7].cos(), boxes[:, 6:7].sin()
-    half = boxes[:, 3:5] / 2 + margin_cells * cell_m.max()
+    half = (boxes[:, 3:5] / 2 + margin_m).clamp(min=float(cell_m.max()) / 2)
     ahead = (cos * right_nW)[:, None, :] + (sin * up_nH)[:, :, None]
     aside = (-sin * right_nW)[:, None, :] + (cos * up_nH)[:, :, None]
     inside = (ahead.abs() <= half[:, 0, None, None]) & (aside.abs() <= half[:, 1, None, None])

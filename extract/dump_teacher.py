@@ -61,9 +61,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--focal-margins",
         type=margins,
-        default=(3.0, 1.0),
+        default=(1.5, 1.0),
         metavar="BEV,PV",
-        help="of profile focal: cells around an area that are kept on BEV and image maps (default 3,1)",
+        help="of profile focal: what is kept around an area: metres on the BEV map, cells of the image maps"
+        " (default 1.5,1)",
     )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
@@ -78,10 +79,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def margins(text: str) -> tuple[float, float]:
-    """Two margins in cells, such as "3,1"."""
+    """Metres and cells, such as "1.5,1"."""
     values = tuple(float(part) for part in text.split(","))
     if len(values) != 2 or not all(0 <= value < 1000 for value in values):
-        raise argparse.ArgumentTypeError(f"expected BEV,PV in cells, such as 3,1; got {text}")
+        raise argparse.ArgumentTypeError(f"expected BEV,PV in metres and cells, such as 1.5,1; got {text}")
     return values
 
 
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     options["arrays"] = tuple(args.arrays.split(","))
     bev_margin, pv_margin = options.pop("focal_margins")
     options["focal"] = FocalOptions(
-        confidence=options.pop("focal_confidence"), bev_margin_cells=bev_margin, pv_margin_cells=pv_margin
+        confidence=options.pop("focal_confidence"), bev_margin_m=bev_margin, pv_margin_cells=pv_margin
     )
     try:
         with stop_on_signals():

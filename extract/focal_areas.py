@@ -29,13 +29,14 @@ class FocalOptions:
     Attributes:
         confidence: least class probability of a query that is kept.
         at_most: queries that are kept of a sample, the best ones.
-        bev_margin_cells, pv_margin_cells: by how many cells of the map an area is pushed out.
+        bev_margin_m: by how many metres a footprint is pushed out.
+        pv_margin_cells: by how many cells of an image level a silhouette is pushed out.
         background_block: side in map cells of a block that is averaged.
     """
 
     confidence: float = 0.1
     at_most: int = 300
-    bev_margin_cells: float = 3.0
+    bev_margin_m: float = 1.5
     pv_margin_cells: float = 1.0
     background_block: int = 8
 
@@ -48,7 +49,7 @@ class FocalOptions:
                 "boxes": "ground truth centred in the range, confident queries of the last decoder layer",
                 "range_m": [float(edge) for edge in point_cloud_range],
                 "queries_at_most": self.at_most,
-                "bev_margin_cells": float(self.bev_margin_cells),
+                "bev_margin_m": float(self.bev_margin_m),
                 "pv_margin_cells": float(self.pv_margin_cells),
             },
         )
@@ -145,6 +146,6 @@ class FocalAreas:
                 boxes,
                 map_hw=self._bev.shape[-2:],
                 xy_range_m=self._xy_range_m,
-                margin_cells=self._options.bev_margin_cells,
+                margin_m=self._options.bev_margin_m,
             )
         return areas

@@ -130,7 +130,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
         with explained(store, lambda: missing_nbytes(store, spec, planned)):
             writer = open_store(store, spec, planned) or create_store(store, spec, planned)
             writer.remove_abandoned()
-            head = {key: value.float().cpu().numpy() for key, value in detector.distillation_head().items()}
+            head = {key: value.float().cpu().numpy() for key, value in detector.head_weights().items()}
             writer.write_teacher_head(head)
             report = dump(
                 detector,

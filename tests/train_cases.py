@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from nuscenes_tables import write_nuscenes
 
 from camera3d.detectors import build_detector
+from extract.focal_areas import FocalOptions
 from extract.run import DumpOptions, run_dump
 from train.engine import run
 from train.engine.data import train_loader
@@ -97,6 +98,8 @@ class Workshop:
                 out=str(path),
                 checkpoint=str(self.checkpoint),
                 profile=profile,
+                # Three cells of this map: the heatmap reaches further than a footprint.
+                focal=FocalOptions(bev_margin_m=19.2),
                 arrays=arrays,
                 scenes=scenes or None,
                 workers=0,

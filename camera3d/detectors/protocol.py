@@ -86,5 +86,5 @@ class Detector(Protocol):
     def decode(self, outputs: DetectorOutputs) -> list[Detections]:
         """Boxes, scores and labels of the last decoder layer, one entry a sample."""
 
-    def distillation_head(self) -> dict[str, torch.Tensor]:
-        """The weights a frozen distillation head needs: decoder, branches and query embeddings, by key."""
+    def head_weights(self) -> dict[str, torch.Tensor]:
+        """All weights behind the image maps, by key: for frozen copies, and for a student's head to start."""

@@ -1,7 +1,5 @@
 """The demo's student with FD3D and the query term."""
 
-_base_ = "./student.py"
+_base_ = ["./student.py", "../_base_/fd3d.py"]
 
 teacher = "./teacher.py"
-
-distiller = dict(terms=dict(pv_generation=dict(), bev_generation=dict(), focal=dict(), query=dict()))

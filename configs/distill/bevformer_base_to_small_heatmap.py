@@ -4,7 +4,7 @@ _base_ = '../student/bevformer_small.py'
 teacher = '../teacher/bevformer_base.py'
 
 distiller = dict(
+    init_from_teacher='released',
     terms=dict(
         pv_divergence=dict(tau=2.0, weight=0.25),
-        bev_heatmap=dict(weight=0.1)),
-    init_head_from_teacher=True)
+        bev_heatmap=dict(weight=0.1)))

@@ -27,7 +27,7 @@ def box(x=0.0, y=0.0, z=0.0, length=2.0, width=2.0, height=2.0, yaw=0.0) -> Tens
 
 
 def bev(boxes: Tensor, margin: float = 0.0) -> Tensor:
-    return bev_area(boxes, map_hw=(10, 10), xy_range_m=RANGE_M, margin_cells=margin)
+    return bev_area(boxes, map_hw=(10, 10), xy_range_m=RANGE_M, margin_m=margin)
 
 
 def pv(boxes: Tensor, margin: float = 0.0, cameras: Tensor = FORWARD[None]) -> Tensor:
@@ -51,9 +51,9 @@ def cells(rows: range, columns: range, size: int = 10) -> Tensor:
         (box(length=4, width=2, yaw=-math.pi), 0, cells(range(4, 6), range(3, 7))),
         (box(x=5, y=-5, length=4, width=2), 0, cells(range(0, 1), range(8, 10))),
         (box(x=20), 0, cells(range(0), range(0))),
-        # Too small to hold a cell centre: the margin is what keeps it.
-        (box(length=0.5, width=0.5), 0, cells(range(0), range(0))),
-        (box(length=0.5, width=0.5), 0.5, cells(range(4, 6), range(4, 6))),
+        # Too small to hold a cell centre: it counts as large as a cell.
+        (box(length=0.5, width=0.5), 0, cells(range(4, 6), range(4, 6))),
+        (box(x=0.6, y=0.6, length=0.2, width=0.2), 0.1, cells(range(5, 6), range(5, 6))),
         (box()[:0], 1, cells(range(0), range(0))),
         (
             torch.cat((box(x=-3, length=2), box(x=3, length=2))),
@@ -69,7 +69,7 @@ def cells(rows: range, columns: range, size: int = 10) -> Tensor:
         "corner",
         "outside",
         "small",
-        "small kept",
+        "small, off the corner",
         "none",
         "two",
     ],

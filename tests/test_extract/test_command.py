@@ -106,9 +106,7 @@ def test_xarray_opens_a_scene(case, dumped):
 
 def test_head_is_in_the_store(case, dumped):
     detector = build_detector(case["config"])
-    expected = {
-        key: value for key, value in state_dict(detector).items() if key in detector.distillation_head()
-    }
+    expected = {key: value for key, value in state_dict(detector).items() if key in detector.head_weights()}
     head = dumped.read_teacher_head()
     assert head.keys() == expected.keys()
     for key, value in expected.items():

@@ -20,7 +20,7 @@ from camera3d.detectors import build_detector
 from extract.focal_areas import FocalAreas, FocalOptions
 from extract.host_copy import quantise_maps
 
-FOCAL = ("--profile", "focal", "--focal-margins", "1,0.5")
+FOCAL = ("--profile", "focal", "--focal-margins", "12.8,0.5")
 # The untrained teacher gives every class a probability of about 0.02: with these it is sure of some queries.
 SURE, UNSURE = ("--focal-confidence", "0.018"), ("--focal-confidence", "0.9")
 MAPS = ("bev_feats", "pv_feats_0")
@@ -80,10 +80,10 @@ def test_focal_keeps_what_exact_has(exact, focal):
 def test_focal_facts_are_recorded_and_a_part_of_the_fingerprint(focal, run_dump, capsys):
     facts = focal.spec.focal
     assert (facts.confidence, facts.background_block) == (0.018, 8)
-    assert (facts.areas["bev_margin_cells"], facts.areas["pv_margin_cells"]) == (1.0, 0.5)
+    assert (facts.areas["bev_margin_m"], facts.areas["pv_margin_cells"]) == (12.8, 0.5)
     assert (facts.areas["queries_at_most"], facts.areas["range_m"][3:]) == (300, [51.2, 51.2, 3.0])
     assert run_dump(focal.path, "--profile", "focal", *SURE) == 2
-    assert "bev_margin_cells" in capsys.readouterr().err
+    assert "bev_margin_m" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("profile", ["compact", "focal"])
@@ -97,7 +97,7 @@ def test_another_profile_is_refused_by_name(profile, peace, run_dump, capsys):
 def test_areas_of_one_box():
     """One box, 6 m long and 2 m wide, straight ahead of a camera that looks along x: areas by hand."""
     chosen = hand_placed(box=(20.0, 0.0, 0.0, 6.0, 2.0, 2.0, 0.0, np.nan, np.nan), logit=-9.0)
-    # BEV: 8 cells of 12.8 m; centres at ±6.4, ±19.2, …; margin half a cell: x 10.6…29.4, y ±7.4.
+    # BEV: 8 cells of 12.8 m; centres at ±6.4, ±19.2, …; margin 6.4 m: x 10.6…29.4, y ±7.4.
     expected = np.zeros((8, 8), bool)
     expected[3:5, 5] = True
     np.testing.assert_array_equal(chosen.areas["bev_feats"], expected)
@@ -134,7 +134,7 @@ def hand_placed(*, box, logit, query_box=(1.0,) * 9):
         for name, names in (("bev_feats", ()), ("pv_feats_0", ()), ("query_logits", ("layer", "query")))
     ]
     areas = FocalAreas(
-        FocalOptions(bev_margin_cells=0.5, pv_margin_cells=0.5),
+        FocalOptions(bev_margin_m=6.4, pv_margin_cells=0.5),
         feature_maps=feature_maps,
         arrays=arrays,
         point_cloud_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),

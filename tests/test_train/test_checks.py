@@ -73,12 +73,27 @@ class Case:
 
 CASES = [
     Case(
-        "no distiller term", ConfigInvalid, ("terms: none", "train_detector.py"), {"distiller": {"terms": {}}}
+        "neither term nor start",
+        ConfigInvalid,
+        ("terms: none", "train_detector.py"),
+        {"distiller": {"terms": {}, "init_from_teacher": "none"}},
+    ),
+    Case(
+        "a start that does not exist",
+        ConfigInvalid,
+        ("init_from_teacher", "head_and_encoder", "'all'"),
+        {"distiller.init_from_teacher": "all"},
+    ),
+    Case(
+        "a map that no term reads",
+        ConfigInvalid,
+        ("terms.focal", "bev_map", "raw or generated", "'restored'"),
+        {"distiller.terms.focal": {"bev_map": "restored"}},
     ),
     Case(
         "unknown entries, all together",
         ConfigInvalid,
-        ("speed: unknown", "terms.pv_magic: unknown", "focal", "areas.margin: unknown", "bev_margin_cells"),
+        ("speed: unknown", "terms.pv_magic: unknown", "focal", "areas.margin: unknown", "bev_margin_m"),
         {"distiller.speed": 1, "distiller.terms.pv_magic": {}, "distiller.areas": {"margin": 2}},
     ),
     Case("terms as a list", ConfigInvalid, ("dict",), {"distiller.terms": ["focal"]}),
@@ -126,7 +141,7 @@ CASES = [
     Case(
         "other queries",
         TargetsUnfit,
-        ("query term", "(2, 10, 10)", "init_head_from_teacher=False"),
+        ("query term", "(2, 10, 10)", "init_from_teacher='none'"),
         {"model.pts_bbox_head.num_queries": 10},
     ),
     Case(
@@ -209,7 +224,7 @@ def test_areas_of_the_ground_truth_alone_need_no_queries(workshop):
     distiller = {
         "terms": {"bev_generation": {}},
         "areas": {"queries": False},
-        "init_head_from_teacher": False,
+        "init_from_teacher": "none",
     }
     config = workshop.student_config("ground-truth", distiller=distiller)
     assert prepare(workshop.options(config, cache=str(workshop.store("exact", ("bev",))))).transforms
@@ -222,7 +237,7 @@ def test_whole_maps_are_not_to_be_had_from_focal(workshop):
 
 
 @pytest.mark.parametrize(
-    "areas", [{"min_score": 0.05}, {"at_most": 400}, {"bev_margin_cells": 4.0}, {"pv_margin_cells": 1.5}]
+    "areas", [{"min_score": 0.05}, {"at_most": 400}, {"bev_margin_m": 40.0}, {"pv_margin_cells": 1.5}]
 )
 def test_areas_wider_than_what_focal_kept(workshop, areas):
     distiller = {"terms": ALL_TERMS_BUT_PV, "areas": areas}
@@ -232,11 +247,11 @@ def test_areas_wider_than_what_focal_kept(workshop, areas):
 
 def test_a_heatmap_reaches_further_than_narrow_areas(workshop):
     spec = TargetReader(workshop.store("focal")).spec
-    narrow = replace(spec, focal=replace(spec.focal, areas={**spec.focal.areas, "bev_margin_cells": 1.0}))
+    narrow = replace(spec, focal=replace(spec.focal, areas={**spec.focal.areas, "bev_margin_m": 1.0}))
     areas = vars(AreaOptions())
     check_areas(spec, areas, heatmap=True)
     check_areas(narrow, areas)
-    with pytest.raises(TargetsUnfit, match="bev_heatmap: its heatmap reaches 3 cells"):
+    with pytest.raises(TargetsUnfit, match=r"bev_heatmap: its heatmap reaches 6\.4 m"):
         check_areas(narrow, areas, heatmap=True)
 
 

@@ -14,6 +14,7 @@ from camera3d.checkpoint import load_official
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
 from train.engine.export import export
+from train.targets import TargetsUnfit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FROM_AREAS = ("loss_bev_generation", *(f"loss_pv_generation_{level}" for level in range(3)))
@@ -139,28 +140,44 @@ def test_bfloat16_is_finite_and_near_float32(workshop):
     assert all(torch.isfinite(g).all() for g in gradients)
 
 
-@pytest.mark.parametrize("copied", [True, False])
-def test_the_head_starts_from_the_teachers(workshop, copied):
-    distiller = {"terms": {"query": {}}, "init_head_from_teacher": copied}
-    student = prepare(workshop.options(workshop.student_config("headed", distiller=distiller))).model.student
-    alone = prepare(
-        workshop.options(
-            workshop.student_config("headless", distiller=distiller | {"init_head_from_teacher": False})
-        )
-    ).model.student.state_dict()
+def student_of(workshop: Workshop, name: str, distiller: dict) -> dict[str, torch.Tensor]:
+    options = workshop.options(workshop.student_config(name, distiller=distiller))
+    return prepare(options).model.student.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "starts", "keeps"),
+    [
+        ("released", 20, ("query_embedding.weight", "reg_branches.0.0.weight"), ("cls_branches.1.6.bias",)),
+        ("head", 60, ("cls_branches.1.6.bias", "transformer.decoder.layers.0.norms.0.weight"), ("bev_emb",)),
+        ("head_and_encoder", 90, ("transformer.can_bus_mlp.0.weight", "transformer.cams_embeds"), ()),
+    ],
+)
+def test_what_the_head_starts_from(workshop, kind, least, starts, keeps):
+    started = student_of(workshop, "started", {"terms": {}, "init_from_teacher": kind})
+    alone = student_of(workshop, "alone", {"terms": {"query": {}}, "init_from_teacher": "none"})
     head = TargetReader(workshop.store("exact")).read_teacher_head()
-    assert len(head) > 40
-    assert set(head) == set(student.distillation_head())
-    for name, values in student.state_dict().items():
-        wanted = torch.from_numpy(head[name]) if copied and name in head else alone[name]
-        assert torch.equal(values, wanted), name
+    moved = {name for name in started if not torch.equal(started[name], alone[name])}
+    assert len(moved) >= least
+    assert all(name.startswith("pts_bbox_head.") for name in moved)
+    for name in starts:
+        key = f"pts_bbox_head.{name}"
+        assert torch.equal(started[key], torch.from_numpy(head[key])), key
+    for name in keeps:
+        assert not any(key.startswith(f"pts_bbox_head.{name}") for key in moved), name
+
+
+def test_a_start_alone_trains_the_student_alone(workshop):
+    got = prepare(workshop.options(workshop.student_config("start", distiller={"terms": {}})))
+    losses = losses_of(got.model.train(), got.batch(workshop.dataroot))
+    assert all(name.endswith(("loss_cls", "loss_bbox")) for name in losses)
 
 
 def test_only_the_plain_student_is_exported(workshop, tmp_path):
     got = prepared(workshop, Case("all"))
     own = set(got.model.state_dict())
     assert any(key.startswith("terms.") for key in own)
-    assert any(key.startswith("restore.") for key in own)
+    assert any(key.startswith("bev_generator.") for key in own)
     export(got.model.student, tmp_path / "last.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
     plain = build_detector(got.config)
@@ -170,32 +187,64 @@ def test_only_the_plain_student_is_exported(workshop, tmp_path):
 
 
 @pytest.mark.parametrize("bev_hw", [(16, 16), (4, 4)])
-def test_a_bev_map_is_lifted_as_often_as_it_takes(workshop, bev_hw):
-    got = prepared(
-        workshop, Case("bev", terms=("bev_heatmap",)), **{"model.pts_bbox_head.bev_hw": bev_hw}
-    ).model
-    assert got.restore(torch.zeros(1, 16, *bev_hw)).shape == (1, 16, 16, 16)
+@pytest.mark.parametrize("term", ["bev_heatmap", "bev_generation"])
+def test_a_bev_map_is_lifted_as_often_as_it_takes(workshop, term, bev_hw):
+    got = prepared(workshop, Case("bev", terms=(term,)), **{"model.pts_bbox_head.bev_hw": bev_hw}).model
+    own = torch.zeros(1, 16, *bev_hw)
+    if term == "bev_heatmap":
+        lifted = got.terms[term].restore(own)
+    else:
+        lifted = got.bev_generator(own, torch.zeros(1, *bev_hw))
+    assert lifted.shape == (1, 16, 16, 16)
+
+
+NARROW = {
+    "model.pts_bbox_head.bev_hw": (16, 16),
+    "model.pts_bbox_head.embed_dims": 8,
+    "model.img_neck.out_channels": 8,
+}
 
 
 def test_maps_of_one_size_and_other_widths_are_projected(workshop):
-    narrow = {
-        "model.pts_bbox_head.bev_hw": (16, 16),
-        "model.pts_bbox_head.embed_dims": 8,
-        "model.img_neck.out_channels": 8,
-    }
-    distiller = {"terms": {"bev_heatmap": {}}, "init_head_from_teacher": False}
-    model = prepare(workshop.options(workshop.student_config("narrow", distiller=distiller, **narrow))).model
-    assert model.restore(torch.zeros(1, 8, 16, 16)).shape == (1, 16, 16, 16)
+    distiller = {"terms": {"bev_heatmap": {}, "bev_generation": {}}, "init_from_teacher": "none"}
+    model = prepare(workshop.options(workshop.student_config("narrow", distiller=distiller, **NARROW))).model
+    own = torch.zeros(1, 8, 16, 16)
+    assert model.terms["bev_heatmap"].restore(own).shape == (1, 16, 16, 16)
+    assert model.bev_generator(own, torch.zeros(1, 16, 16)).shape == (1, 16, 16, 16)
 
 
-def test_the_focal_term_can_read_the_restored_map(workshop):
-    path = workshop.student_config("restored", distiller={"terms": {"focal": {"bev_map": "restored"}}})
-    got = prepare(workshop.options(path))
-    assert got.model.bev_generator is None
-    losses = losses_of(got.model.train(), got.batch(workshop.dataroot))
-    assert losses["loss_focal"] > 0
-    losses["loss_focal"].backward()
-    assert all(weight.grad is not None for weight in got.model.restore.parameters())
+@pytest.mark.parametrize("term", ["focal", "bev_generation"])
+def test_a_raw_map_of_another_width_cannot_be_compared(workshop, term):
+    distiller = {"terms": {term: {"bev_map": "raw"}}, "init_from_teacher": "none"}
+    with pytest.raises(TargetsUnfit, match=f"{term}: the student's BEV map has 8 channels.*generated"):
+        prepare(workshop.options(workshop.student_config("narrow", distiller=distiller, **NARROW)))
+
+
+@pytest.mark.parametrize("term", ["focal", "bev_generation"])
+@pytest.mark.parametrize("bev_map", ["raw", "generated"])
+def test_which_bev_map_a_term_reads(workshop, term, bev_map):
+    """Of the raw map the gradient is the loss's own; the generated one lies behind a generator and a mask."""
+    terms = {term: {"bev_map": bev_map}}
+    distiller = {"terms": terms, "bev_mask_ratio": 1.0, "areas": {"bev_margin_m": 200.0}}
+    got = prepare(workshop.options(workshop.student_config("placed", distiller=distiller)))
+    model, batch = got.model.train(), got.batch(workshop.dataroot)
+    assert (model.bev_generator is not None) == (bev_map == "generated")
+    outputs = model.student.encode_queue(batch["inputs"])
+    targets = model.source.targets(batch["inputs"], batch["data_samples"], batch["extras"])
+    losses = model.distillation_losses(outputs, targets, batch["inputs"], batch["data_samples"])
+    (grad,) = torch.autograd.grad(losses[f"loss_{term}"], outputs.bev_feats)
+    # An area as large as the map and a mask that hides all of it leave nothing to a generated map.
+    assert grad.any() == (bev_map == "raw")
+
+
+def test_a_queries_only_store_is_enough_for_the_focal_term_on_the_raw_map(workshop):
+    store = str(workshop.store("exact", ("queries",)))
+    for bev_map in ("raw", "generated"):
+        path = workshop.student_config("queries", distiller={"terms": {"focal": {"bev_map": bev_map}}})
+        got = prepare(workshop.options(path, cache=store))
+        assert losses_of(got.model.train(), got.batch(workshop.dataroot))["loss_focal"] > 0
+        if bev_map == "generated":  # of the teacher's size, which the store tells without the map
+            assert got.model.bev_generator(torch.zeros(1, 16, 8, 8), torch.zeros(1, 8, 8)).shape[-1] == 16
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])

@@ -14,13 +14,13 @@ from train.losses import AreaL2, FocalSampling, MaskedGeneration, MaskedGenerato
 
 def test_area_l2_by_hand():
     student, teacher = torch.zeros(1, 2, 2, 1, 3), torch.zeros(1, 2, 2, 1, 3)
-    student[0, 0, :, 0, 0] = torch.tensor([3.0, 1.0])  # mean square 5
-    student[0, 1, :, 0, 2] = torch.tensor([1.0, 1.0])  # mean square 1
+    student[0, 0, :, 0, 0] = torch.tensor([3.0, 1.0])  # sum of squares 10
+    student[0, 1, :, 0, 2] = torch.tensor([1.0, 1.0])  # sum of squares 2
     student[0, 1, :, 0, 1] = 100.0  # outside the area
     area = torch.zeros(1, 2, 1, 3)
     area[0, 0, 0, 0], area[0, 1, 0, 2] = 1, 3
-    assert AreaL2(weight=2.0)(student, teacher, area) == 2 * (1 * 5 + 3 * 1) / 4
-    assert AreaL2()(student, teacher, area > 0) == (5 + 1) / 2
+    assert AreaL2(weight=2.0)(student, teacher, area) == 2 * (1 * 10 + 3 * 2) / 4
+    assert AreaL2()(student, teacher, area > 0) == (10 + 2) / 2
 
 
 class Seen(nn.Module):
@@ -85,6 +85,23 @@ def test_all_masked_map(skip_empty):
     assert term.generator.layers[-1].bias.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("doublings", [0, 1, 2])
+def test_hidden_cells_are_hidden_from_every_generated_cell(doublings):
+    """Whatever stands in a hidden cell, the generated map is the same, and no gradient reaches the cell."""
+    torch.manual_seed(0)
+    made = MaskedGenerator(channels=3, teacher_channels=5, doublings=doublings, mask_ratio=1.0)
+    area = torch.zeros(2, 8, 6, dtype=torch.bool)
+    area[0, 2:4, 1:3] = area[1, 7, 5] = True
+    maps = torch.randn(2, 3, 8, 6, requires_grad=True)
+    generated = made(maps, area)
+    assert generated.shape == (2, 5, 8 << doublings, 6 << doublings)
+    other = maps.detach() + 100 * torch.randn(2, 3, 8, 6) * area[:, None]
+    assert torch.equal(made(other, area), generated)
+    generated.square().sum().backward()
+    reached = maps.grad.abs().sum(1) > 0
+    assert torch.equal(reached, ~area)
+
+
 def test_skipping_empty_images_changes_no_loss():
     torch.manual_seed(0)
     made = MaskedGenerator(channels=2, mask_ratio=0.0)
@@ -127,8 +144,8 @@ def test_focal_term_reads_like_the_decoder(decoder):
     term = FocalSampling(value_projections=projections)
     confidence = torch.rand(2, 5)
     assert term(bev, locations, weights, read, confidence) < 1e-12
-    # A constant difference of 3 in every read-out is a loss of 9, however the queries are weighted.
-    assert term(bev, locations, weights, read + 3, confidence).item() == pytest.approx(9, rel=1e-5)
+    # A difference of 3 in each of 8 channels of every read-out is a loss of 72, whatever the confidence.
+    assert term(bev, locations, weights, read + 3, confidence).item() == pytest.approx(72, rel=1e-5)
 
 
 def test_focal_term_weighs_queries_by_confidence(decoder):
@@ -138,7 +155,7 @@ def test_focal_term_weighs_queries_by_confidence(decoder):
     read[:, :, 2] += 100
     confidence = torch.tensor([[3.0, 1.0, 0.0, 0.0, 0.0]]).expand(2, 5)
     loss = FocalSampling(value_projections=projections, weight=2.0)(bev, locations, weights, read, confidence)
-    assert loss.item() == pytest.approx(2 * (3 * 1 + 1 * 4) / 4, rel=1e-5)
+    assert loss.item() == pytest.approx(2 * 8 * (3 * 1 + 1 * 4) / 4, rel=1e-5)
 
 
 def test_query_alignment_by_hand():

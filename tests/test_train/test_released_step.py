@@ -20,7 +20,7 @@ from train_cases import ROOT
 
 from camera3d.detectors import build_detector
 from train.distillers import build_distiller
-from train.distillers.builder import DistillerConfig
+from train.distillers.config import DistillerConfig
 from train.targets import TargetLayout, TeacherTargets
 from train.targets.description import TeacherDescription
 
@@ -97,7 +97,7 @@ def step() -> tuple[dict[str, float], dict[str, float]]:
     student = build_detector(config)
     student.load_state_dict(state_dict(student))
     chosen = DistillerConfig.from_config(
-        Config({"distiller": {"terms": config.distiller.terms, "init_head_from_teacher": False}})
+        Config({"distiller": {"terms": config.distiller.terms, "init_from_teacher": "none"}})
     )
     teacher = TeacherDescription(
         name="normal draws",
@@ -106,10 +106,11 @@ def step() -> tuple[dict[str, float], dict[str, float]]:
         pv_strides=(8, 16, 32, 64),
         image_scale=1.0,
         point_cloud_range=tuple(config.model.point_cloud_range),
+        bev_hw=TEACHER_BEV,
         head={},
     )
     model = build_distiller(config, chosen, student=student, teacher=teacher, source=source).train()
-    restore = model.restore
+    restore = model.terms["bev_heatmap"].restore
     restore.load_state_dict({k: entry(f"restore.{k}", v) for k, v in restore.state_dict().items()})
     losses = model(**batch(), mode="loss")
     sum(losses.values()).backward()

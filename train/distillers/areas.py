@@ -23,14 +23,16 @@ class AreaOptions:
         ground_truth, queries: whether annotated boxes and the teacher's confident boxes make areas.
         min_score: least class probability of a confident query.
         at_most: confident queries of a sample, the best ones.
-        bev_margin_cells, pv_margin_cells: by how many cells an area is pushed out.
+        bev_margin_m: by how many metres a footprint is pushed out. In metres, because a cell of a coarse map
+            may be larger than a car.
+        pv_margin_cells: by how many cells of an image level a silhouette is pushed out.
     """
 
     ground_truth: bool = True
     queries: bool = True
     min_score: float = 0.1
     at_most: int = 300
-    bev_margin_cells: float = 1.0
+    bev_margin_m: float = 0.5
     pv_margin_cells: float = 1.0
 
 
@@ -40,13 +42,14 @@ class MapGeometry:
 
     Attributes:
         xy_range_m: lowest x and y, highest x and y of the BEV map.
-        bev_hw: cells of the teacher's BEV map along y and x.
+        bev_hw, student_bev_hw: cells of the teacher's and of the student's BEV map along y and x.
         pv_hws: cells of each compared image level.
         pv_strides: the student's input pixels a cell, of each compared level.
     """
 
     xy_range_m: tuple[float, float, float, float]
     bev_hw: tuple[int, int]
+    student_bev_hw: tuple[int, int]
     pv_hws: tuple[tuple[int, int], ...]
     pv_strides: tuple[float, ...]
 
@@ -72,16 +75,13 @@ def instance_boxes(
     ]
 
 
-def bev_areas(boxes: Sequence[Tensor], geometry: MapGeometry, options: AreaOptions) -> Tensor:
-    """(B, H, W) bool."""
+def bev_areas(
+    boxes: Sequence[Tensor], map_hw: tuple[int, int], geometry: MapGeometry, options: AreaOptions
+) -> Tensor:
+    """(B, H, W) bool on a BEV map of `map_hw` cells."""
     return torch.stack(
         [
-            bev_area(
-                own,
-                map_hw=geometry.bev_hw,
-                xy_range_m=geometry.xy_range_m,
-                margin_cells=options.bev_margin_cells,
-            )
+            bev_area(own, map_hw=map_hw, xy_range_m=geometry.xy_range_m, margin_m=options.bev_margin_m)
             for own in boxes
         ]
     )
@@ -105,6 +105,6 @@ def image_areas(
 
 
 def heatmaps(ground_truth: Sequence[Tensor], geometry: MapGeometry) -> Tensor:
-    """(B, H, W) of the annotated boxes, drawn and resized as the released HeatmapDistiller does."""
+    """(B, H, W) of the annotated boxes on the teacher's BEV map, see `resize_heatmap`."""
     drawn = [gaussian_heatmap(boxes, xy_range_m=geometry.xy_range_m) for boxes in ground_truth]
     return resize_heatmap(torch.stack(drawn), geometry.bev_hw)

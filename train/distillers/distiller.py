@@ -35,13 +35,11 @@ class TargetSource(Protocol):
 class Distiller(BaseModel):
     """`L = L_detection(student) + distillation terms`.
 
-    Only `student` is exported: restoring layers, generators and the teacher's projections end with the
-    training.
+    Only `student` is exported: the layers of the terms and the generator end with the training.
 
     Args:
         student: a detector whose `encode_queue` gives the outputs of a queue's last frame.
-        terms: by name, see train/distillers/terms.py.
-        restore: lifts the student's BEV map to the teacher's size.
+        terms: by name, see train/distillers/terms.py; none when the student only starts from the teacher.
         bev_generator: None when no term reads a generated map.
         source: of the targets. No part of the model: it is not trained, not saved and not moved.
     """
@@ -51,7 +49,6 @@ class Distiller(BaseModel):
         *,
         student: BEVFormer,
         terms: Mapping[str, nn.Module],
-        restore: nn.Module,
         bev_generator: MaskedGenerator | None,
         geometry: MapGeometry,
         areas: AreaOptions,
@@ -61,7 +58,6 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor={"type": "BaseDataPreprocessor", "non_blocking": True})
         self.student = student
         self.terms = nn.ModuleDict(terms)
-        self.restore = restore
         self.bev_generator = bev_generator
         self.geometry, self.areas = geometry, areas
         # Wrapped, so that nn.Module does not adopt a live teacher's weights.
@@ -109,7 +105,6 @@ class Distiller(BaseModel):
             lidar2img=inputs["lidar2img"][:, -1],
             geometry=self.geometry,
             areas=self.areas,
-            restore=self.restore,
             bev_generator=self.bev_generator,
         )
         losses: dict[str, Tensor] = {}

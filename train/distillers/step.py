@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from camera3d.detectors.protocol import DetectorOutputs
 from train.distillers.areas import AreaOptions, MapGeometry, bev_areas, heatmaps, image_areas, instance_boxes
@@ -25,7 +25,6 @@ class DistillationStep:
         teacher: targets of the same frames.
         ground_truth: for each sample (n, 9) boxes in our convention.
         lidar2img: (B, N, 4, 4), LiDAR metres to pixels of the student's input.
-        restore: lifts the student's BEV map to the teacher's size.
         bev_generator: None when no term reads a generated map.
     """
 
@@ -38,23 +37,19 @@ class DistillationStep:
         lidar2img: Tensor,
         geometry: MapGeometry,
         areas: AreaOptions,
-        restore: nn.Module,
         bev_generator: MaskedGenerator | None,
     ) -> None:
         self.student, self.teacher = student, teacher
         self._ground_truth, self._lidar2img = ground_truth, lidar2img
         self._geometry, self._areas = geometry, areas
-        self._restore, self._bev_generator = restore, bev_generator
-
-    @cached_property
-    def restored_bev(self) -> Tensor:
-        """(B, C, H, W): the student's BEV map at the teacher's size."""
-        return self._restore(self.student.bev_feats)
+        self._bev_generator = bev_generator
 
     @cached_property
     def generated_bev(self) -> Tensor:
-        """(B, C, H, W): the restored map, masked inside the areas and generated again."""
-        return self._bev_generator(self.restored_bev, self.bev_area)
+        """(B, C, H, W): the teacher's map, made of the student's own with a part of its areas hidden."""
+        boxes, geometry = self._instance_boxes, self._geometry
+        hidden = bev_areas(boxes, geometry.student_bev_hw, geometry, self._areas)
+        return self._bev_generator(self.student.bev_feats, hidden)
 
     @cached_property
     def teacher_bev(self) -> Tensor:
@@ -69,7 +64,7 @@ class DistillationStep:
     @cached_property
     def bev_area(self) -> Tensor:
         """(B, H, W) bool."""
-        return bev_areas(self._instance_boxes, self._geometry, self._areas)
+        return bev_areas(self._instance_boxes, self._geometry.bev_hw, self._geometry, self._areas)
 
     @cached_property
     def pv_areas(self) -> list[Tensor]:

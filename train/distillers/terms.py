@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.distillers.step import DistillationStep
@@ -66,16 +67,21 @@ class PvDivergence(nn.Module):
 
 
 class BevHeatmap(nn.Module):
-    """L2 of the BEV maps under the ground-truth heatmap, the term of the released HeatmapDistiller."""
+    """L2 of the BEV maps under the ground-truth heatmap, the term of the released HeatmapDistiller.
+
+    Args:
+        restore: lifts the student's BEV map to the teacher's size.
+    """
 
     needs = Needs(bev=True)
 
-    def __init__(self, *, weight: float = 0.1) -> None:
+    def __init__(self, *, restore: nn.Module, weight: float = 0.1) -> None:
         super().__init__()
-        self.distance = HeatmapL2(weight=weight)
+        self.restore, self.distance = restore, HeatmapL2(weight=weight)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        return {"loss_bev_heatmap": self.distance(step.restored_bev, step.teacher_bev, step.heatmap)}
+        restored = self.restore(step.student.bev_feats)
+        return {"loss_bev_heatmap": self.distance(restored, step.teacher_bev, step.heatmap)}
 
 
 class PvGeneration(nn.Module):
@@ -112,42 +118,52 @@ class PvGeneration(nn.Module):
 
 
 class BevGeneration(nn.Module):
-    """Distance of the generated BEV map to the teacher's over the instance areas."""
+    """Distance of the student's BEV map to the teacher's over the instance areas.
+
+    Args:
+        bev_map: which map is compared. `generated`: what the generator made of the masked map, as the paper's
+            figure has it. `raw`: the student's own map, enlarged bilinearly, so that no layer stands between
+            the loss and the map that the head reads.
+    """
 
     needs = Needs(bev=True, areas=True)
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: float = 0.1, bev_map: str = "generated") -> None:
         super().__init__()
-        self.distance = AreaL2(weight=weight)
+        self.bev_map, self.distance = bev_map, AreaL2(weight=weight)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
-        generated, wanted, area = step.generated_bev, step.teacher_bev, step.bev_area
-        loss = self.distance(generated[:, None], wanted[:, None], area[:, None])
+        wanted, area = step.teacher_bev, step.bev_area
+        if self.bev_map == "generated":
+            student = step.generated_bev
+        else:
+            own = step.student.bev_feats
+            student = F.interpolate(own, size=wanted.shape[-2:], mode="bilinear", align_corners=False)
+        loss = self.distance(student[:, None], wanted[:, None], area[:, None])
         # Without an area the distance has met no cell: the generator takes part in every step all the same.
-        return {"loss_bev_generation": loss + zero_with_graph([generated])}
+        return {"loss_bev_generation": loss + zero_with_graph([student])}
 
 
 class FocalTerm(nn.Module):
     """What the teacher's decoder would read from the student's BEV map, against what it read from its own.
 
     Args:
-        bev_map: `generated` reads the map that the generator made, `restored` the one it starts from.
+        bev_map: `raw` reads the student's own map, which is what its head reads; `generated` the one that the
+            generator made.
     """
 
     needs = Needs(arrays=(*QUERY_ARRAYS, *SAMPLING_ARRAYS), areas=True, head=True)
 
     def __init__(
-        self, *, value_projections: Sequence[nn.Linear], weight: float = 1.0, bev_map: str = "generated"
+        self, *, value_projections: Sequence[nn.Linear], weight: float = 0.1, bev_map: str = "raw"
     ) -> None:
         super().__init__()
-        if bev_map not in ("generated", "restored"):
-            raise ValueError(f"bev_map: expected generated or restored, got {bev_map!r}")
         self.bev_map = bev_map
         self.sampling = FocalSampling(value_projections=value_projections, weight=weight)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         arrays = (step.teacher.queries(name) for name in SAMPLING_ARRAYS)
-        student = step.generated_bev if self.bev_map == "generated" else step.restored_bev
+        student = step.generated_bev if self.bev_map == "generated" else step.student.bev_feats
         return {"loss_focal": self.sampling(student, *arrays, step.confidence)}
 
 
@@ -176,10 +192,18 @@ TERMS: dict[str, type[nn.Module]] = {
     "focal": FocalTerm,
     "query": QueryTerm,
 }
-# These read the student's BEV map at the teacher's size.
-READING_BEV = ("bev_heatmap", "bev_generation", "focal")
+# What the terms on BEV maps read where the config says nothing.
+BEV_MAPS = {"bev_heatmap": "restored", "bev_generation": "generated", "focal": "raw"}
 
 
-def generates(name: str, options: Mapping[str, object]) -> bool:
-    """Whether a term, with these keywords, reads the BEV map that the generator made."""
-    return name == "bev_generation" or (name == "focal" and options.get("bev_map") != "restored")
+def bev_map_of(name: str, options: Mapping[str, object]) -> str | None:
+    """Which of the student's BEV maps a term reads, with these keywords: restored, generated or raw.
+
+    Raises ValueError for a map that the term cannot read.
+    """
+    if name not in BEV_MAPS:
+        return None
+    chosen = options.get("bev_map", BEV_MAPS[name])
+    if name != "bev_heatmap" and chosen not in ("raw", "generated"):
+        raise ValueError(f"bev_map: expected raw or generated, got {chosen!r}")
+    return chosen

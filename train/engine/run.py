@@ -21,8 +21,9 @@ from camera3d.detectors.bevformer.detector import BEVFormer
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from train.distillers import build_distiller
-from train.distillers.builder import DistillerConfig, level_pairs
+from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
+from train.distillers.fit import level_pairs
 from train.engine.data import default_splits, train_loader, val_loader
 from train.engine.devices import process_group
 from train.engine.logs import quiet_mmengine

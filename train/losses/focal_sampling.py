@@ -39,12 +39,13 @@ class FocalSampling(nn.Module):
         focal_feats: Tensor,
         confidence_BQ: Tensor,
     ) -> Tensor:
-        """Scalar: squared distance, mean over channels and layers, and over queries by their confidence.
+        """Scalar: squared distance, sum over channels, mean over layers, and over queries by confidence.
 
         Averaged over the samples; one without a confident query counts as zero.
 
         Args:
-            student_BCHW: the student's (generated) BEV map at the teacher's resolution.
+            student_BCHW: the student's BEV map, its own or the generated one. Locations are fractions of the
+                map, so it may have any size; its channels are the teacher's.
             sampling_locations: (L, B, Q, M, 1, P, 2), x then y in [0, 1] of the map.
             attention_weights: (L, B, Q, M, 1, P).
             focal_feats: (L, B, Q, C), what they read from the teacher's projected map.
@@ -66,7 +67,7 @@ class FocalSampling(nn.Module):
                     sampling_locations[:, b, chosen, :, 0].to(dtype),
                     attention_weights[:, b, chosen, :, 0].to(dtype),
                 )
-                distance_Lk = (read_LkC - focal_feats[:, b, chosen].to(dtype)).square().mean(-1)
+                distance_Lk = (read_LkC - focal_feats[:, b, chosen].to(dtype)).square().sum(-1)
                 confidence_k = confidence_Q[chosen].to(dtype)
                 losses.append((distance_Lk.mean(0) * confidence_k).sum() / confidence_k.sum())
         return torch.stack(losses).sum() * (self.weight / max(len(student_BCHW), 1))

@@ -77,8 +77,15 @@ def gaussian_heatmap(
 
 
 def resize_heatmap(heatmap_BHW: Tensor, map_hw: tuple[int, int]) -> Tensor:
-    """The heatmap (B, H, W) on a map of another size, by nearest neighbour as in the reference."""
-    return F.interpolate(heatmap_BHW[:, None], size=map_hw, mode="nearest")[:, 0]
+    """The heatmap (B, H, W) on a map of another size.
+
+    On a finer map every cell takes its nearest value, as in the reference. On a coarser one that would pick
+    one cell in many and lose most peaks: a cell takes the largest value that lies in it.
+    """
+    heatmap_B1HW = heatmap_BHW[:, None]
+    if map_hw[0] < heatmap_BHW.shape[-2] or map_hw[1] < heatmap_BHW.shape[-1]:
+        return F.adaptive_max_pool2d(heatmap_B1HW, map_hw)[:, 0]
+    return F.interpolate(heatmap_B1HW, size=map_hw, mode="nearest")[:, 0]
 
 
 def _bump(center: Tensor, radius: Tensor, cells: int) -> Tensor:

@@ -7,6 +7,8 @@ abstract and overview figure; the generator is that of Yang et al., Masked Gener
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -14,29 +16,48 @@ from train.losses.checks import ShapeMismatch, check_shapes, compute_dtype, zero
 
 
 class MaskedGenerator(nn.Module):
-    """3×3 convolution, ReLU, 3×3 convolution over maps with a part of their areas set to zero.
+    """Hide a part of the instance areas of a student's map and make the teacher's map from the rest.
+
+    What is hidden is hidden before the first layer, on the student's own cells: a map that is enlarged first
+    has spread each cell over its neighbours. At equal sizes the layers are MGD's 3×3 convolution, ReLU, 3×3
+    convolution; to enlarge, a 4×4 deconvolution of stride 2 and a ReLU for every doubling take the first
+    convolution's place.
 
     Args:
-        channels: of student and teacher maps alike.
+        channels: of the student's map.
         mask_ratio: how likely a cell of an area is hidden, in [0, 1]; a hidden cell loses all its channels.
+        teacher_channels: of the generated map; None: as many as the student's.
+        doublings: how often both sides of the map are doubled.
     """
 
-    def __init__(self, *, channels: int, mask_ratio: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int,
+        mask_ratio: float = 0.5,
+        teacher_channels: int | None = None,
+        doublings: int = 0,
+    ) -> None:
         super().__init__()
         if not 0 <= mask_ratio <= 1:
             raise ValueError(f"mask_ratio: expected a number in [0, 1], got {mask_ratio}")
         self.mask_ratio = mask_ratio
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
+        wanted = teacher_channels or channels
+        widths = [channels, *[wanted] * max(doublings, 1)]
+        layers: list[nn.Module] = []
+        for own, other in pairwise(widths):
+            if doublings:
+                layers.append(nn.ConvTranspose2d(own, other, 4, stride=2, padding=1))
+            else:
+                layers.append(nn.Conv2d(own, other, 3, padding=1))
+            layers.append(nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(wanted, wanted, 3, padding=1))
 
     def forward(self, maps_nCHW: Tensor, area_nHW: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """The generated maps, (n, C, H, W), areas and surroundings.
+        """The generated maps, (n, teacher channels, H · 2^doublings, W · 2^doublings), whole.
 
         Args:
-            area_nHW: positive inside the instance areas.
+            area_nHW: positive inside the instance areas, on the student's cells.
             rng: where the mask comes from, on any device; None takes torch's own.
         """
         device = maps_nCHW.device if rng is None else rng.device
@@ -46,7 +67,7 @@ class MaskedGenerator(nn.Module):
 
 
 class AreaL2(nn.Module):
-    """Mean squared distance of two maps over the cells of the instance areas.
+    """Squared distance of two maps, averaged over the cells of the instance areas.
 
     Args:
         weight: factor on the returned loss.
@@ -57,7 +78,10 @@ class AreaL2(nn.Module):
         self.weight = weight
 
     def forward(self, student_BNCHW: Tensor, teacher_BNCHW: Tensor, area_BNHW: Tensor) -> Tensor:
-        """Scalar: Σ area · (mean over C of the squared distance) / Σ area of each sample, mean over samples.
+        """Scalar: Σ area · (sum over C of the squared distance) / Σ area of each sample, mean over samples.
+
+        Summed over the channels as the released heatmap term is: a mean would weigh a wide map less beside
+        the detection loss, whose gradient at a cell does not shrink with the width.
 
         Args:
             area_BNHW: bool, or a weight ≥ 0 a cell. A sample without an area counts as zero.
@@ -75,7 +99,7 @@ class AreaL2(nn.Module):
         share = area[cells] / area.sum((1, 2, 3))[cells[0]]
         student = student_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
         teacher = teacher_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
-        squared = (student - teacher).square().mean(-1)
+        squared = (student - teacher).square().sum(-1)
         return torch.sum(squared * share) * (self.weight / len(student_BNCHW))
 
 

@@ -103,7 +103,7 @@ def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_ma
 
 
 # The heatmap reaches further around a box than its footprint: docs/decisions/0004 has the shares.
-HEATMAP_MARGIN_CELLS = 3.0
+HEATMAP_MARGIN_M = 1.5
 
 
 def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = False) -> None:
@@ -112,7 +112,7 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = 
     Outside of what it kept, a term would be given the mean of a block of cells and take it for the teacher's.
 
     Args:
-        areas: `min_score`, `at_most`, `bev_margin_cells` and `pv_margin_cells` of the terms.
+        areas: `min_score`, `at_most`, `bev_margin_m` and `pv_margin_cells` of the terms.
         heatmap: whether a term looks under the ground-truth heatmap.
 
     Raises TargetsUnfit with a line for each that asks for more.
@@ -121,23 +121,38 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = 
         return
     drawn = spec.focal.areas
     kept = {"min_score": spec.focal.confidence, "at_most": drawn.get("queries_at_most")}
-    kept |= {name: drawn.get(name) for name in ("bev_margin_cells", "pv_margin_cells")}
+    kept |= {"bev_margin_m": kept_bev_margin_m(spec), "pv_margin_cells": drawn.get("pv_margin_cells")}
     faults = [
         f"areas.{name}: {areas[name]:g}, and the store was dumped with {limit:g}"
         for name, limit in kept.items()
         if limit is not None and (areas[name] < limit if name == "min_score" else areas[name] > limit)
     ]
-    margin = drawn.get("bev_margin_cells")
-    if heatmap and margin is not None and margin < HEATMAP_MARGIN_CELLS:
+    margin, reach = kept["bev_margin_m"], max(HEATMAP_MARGIN_M, bev_cell_m(spec))
+    if heatmap and margin is not None and margin < reach:
         faults.append(
-            f"bev_heatmap: its heatmap reaches {HEATMAP_MARGIN_CELLS:g} cells beyond a box, and the store was"
-            f" dumped with {margin:g}"
+            f"bev_heatmap: its heatmap reaches {reach:g} m beyond a box, and the store was dumped with"
+            f" {margin:g}"
         )
     if faults:
         raise TargetsUnfit(
             f"the areas of the terms reach beyond what the store (profile focal) kept:\n{shown(faults)}\n"
             "Set them to what was kept, or dump again with --focal-confidence and --focal-margins."
         )
+
+
+def kept_bev_margin_m(spec: StoreSpec) -> float | None:
+    """The margin around a footprint; older stores tell it in cells. None: not told."""
+    drawn = spec.focal.areas
+    if "bev_margin_cells" in drawn:
+        return drawn["bev_margin_cells"] * bev_cell_m(spec)
+    return drawn.get("bev_margin_m")
+
+
+def bev_cell_m(spec: StoreSpec) -> float:
+    """The longer side of a cell of the teacher's BEV map."""
+    low_x, low_y, _, high_x, high_y, _ = spec.teacher.config["point_cloud_range"]
+    height, width = spec.teacher.config["pts_bbox_head"]["bev_hw"]
+    return max((high_x - low_x) / width, (high_y - low_y) / height)
 
 
 def teacher_config_path(config: Config) -> Path | None:

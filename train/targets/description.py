@@ -11,6 +11,10 @@ from torch import Tensor
 
 from cache_schema.reader import TargetReader
 from camera3d.detectors import Detector
+from camera3d.detectors.bevformer.start import HeadScale
+
+# Of the decoder's attention to the BEV map, by layer.
+VALUE_PROJECTION = "pts_bbox_head.transformer.decoder.layers.{}.attentions.1.value_proj."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,8 @@ class TeacherDescription:
         pv_strides: the teacher's input pixels a cell, by image level.
         image_scale: factor from camera pixels to the teacher's input.
         point_cloud_range: x, y, z minimum, then maximum, in metres: what the BEV map covers.
-        head: weights of decoder, branches and query embeddings, by the detector's keys.
+        bev_hw: cells of the teacher's BEV map along y and x, whether or not the store holds that map.
+        head: the weights behind the image maps, by the detector's keys.
     """
 
     name: str
@@ -33,6 +38,7 @@ class TeacherDescription:
     pv_strides: tuple[float, ...]
     image_scale: float
     point_cloud_range: tuple[float, ...]
+    bev_hw: tuple[int, int]
     head: Mapping[str, Tensor] = field(repr=False)
 
     @classmethod
@@ -47,6 +53,7 @@ class TeacherDescription:
             pv_strides=spec.outputs.pv_strides,
             image_scale=spec.inputs.pipeline["scale"],
             point_cloud_range=tuple(spec.teacher.config["point_cloud_range"]),
+            bev_hw=tuple(spec.teacher.config["pts_bbox_head"]["bev_hw"]),
             head=head,
         )
 
@@ -61,5 +68,23 @@ class TeacherDescription:
             pv_strides=tuple(m.stride for m in maps if m.stride is not None),
             image_scale=config.inputs.scale,
             point_cloud_range=tuple(config.model.point_cloud_range),
-            head={key: value.detach().cpu() for key, value in detector.distillation_head().items()},
+            bev_hw=tuple(config.model.pts_bbox_head.bev_hw),
+            head={key: value.detach().cpu() for key, value in detector.head_weights().items()},
+        )
+
+    @property
+    def bev_channels(self) -> int | None:
+        """Width of the teacher's BEV map; None when neither map nor head tells."""
+        if "bev_feats" in self.shapes:
+            return self.shapes["bev_feats"][0]
+        weight = self.head.get(f"{VALUE_PROJECTION.format(0)}weight")
+        return None if weight is None else weight.shape[1]
+
+    @property
+    def head_scale(self) -> HeadScale:
+        """What the cells of the teacher's maps cover."""
+        return HeadScale(
+            bev_hw=self.bev_hw,
+            point_cloud_range=self.point_cloud_range,
+            pv_cell_pixels=tuple(stride / self.image_scale for stride in self.pv_strides),
         )

@@ -6,7 +6,7 @@ Source: Li et al., BEVFormer, ECCV 2022.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from camera3d.detectors.bevformer.builder import build_bevformer_head
 from camera3d.detectors.bevformer.criterion import GroundTruth, SetCriterion
 from camera3d.detectors.bevformer.decode import MAX_DETECTIONS, decode_queries
+from camera3d.detectors.bevformer.start import HEAD, HeadScale, start_weights
 from camera3d.detectors.protocol import Detections, DetectorOutputs, FeatureMap
 from camera3d.layers.grid_mask import GridMask
 
@@ -124,14 +125,33 @@ class BEVFormer(Base3DDetector):
             FeatureMap(name="focal_feats", shape=(L, Q, C), dimension_names=(*per_query, "channel")),
         ]
 
-    def distillation_head(self) -> dict[str, Tensor]:
-        """Weights of decoder, branches and query embeddings: what turns a BEV map into query predictions."""
-        wanted = ("transformer.decoder.", "transformer.reference_points.", "cls_branches.", "reg_branches.")
-        return {
-            f"pts_bbox_head.{key}": value
-            for key, value in self.pts_bbox_head.state_dict().items()
-            if key.startswith((*wanted, "query_embedding."))
-        }
+    def head_weights(self) -> dict[str, Tensor]:
+        """All weights behind the image maps, by key: what a student's head may start from."""
+        return {f"{HEAD}{key}": value for key, value in self.pts_bbox_head.state_dict().items()}
+
+    def start_from(
+        self, kind: str, teacher: Mapping[str, Tensor], teacher_scale: HeadScale, *, image_scale: float
+    ) -> dict[str, Tensor]:
+        """The weights of this head that start from a teacher's, see `start_weights`; nothing is loaded.
+
+        Args:
+            image_scale: factor from camera pixels to this detector's input pixels.
+        """
+        head = self.pts_bbox_head
+        own = HeadScale(
+            bev_hw=tuple(head.bev_hw),
+            point_cloud_range=tuple(head.point_cloud_range),
+            pv_cell_pixels=tuple(stride / image_scale for stride in self.pv_strides),
+        )
+        attention = head.transformer.decoder.layers[0].attentions[1]
+        return start_weights(
+            kind,
+            teacher,
+            self.head_weights(),
+            teacher_scale=teacher_scale,
+            student_scale=own,
+            num_heads=attention.num_heads,
+        )
 
     def extract_feat(self, images: Tensor) -> list[Tensor]:
         """FPN maps, one (B, N, C, h, w) a level, of images (B, N, 3, H, W)."""
