@@ -31,7 +31,7 @@ from camera3d.errors import Camera3DError
 
 CONFIGS = ROOT / "configs" / "demo"
 INSPECT = ROOT / "cache_schema" / "inspect_cache.py"
-HELD_OUT = 5  # one scene in so many
+HELD_OUT = 6  # one scene in so many
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", default="work/demo", help="folder for everything (default work/demo)")
-    parser.add_argument("--scenes", type=int, default=60, help="of 5 s, a fifth held out (default 60)")
+    parser.add_argument("--scenes", type=int, default=48, help="of 5 s, a sixth held out (default 48)")
     parser.add_argument("--student-epochs", type=int, default=2, help="default 2")
     parser.add_argument(
         "--teacher",

@@ -27,7 +27,7 @@ CONFIG = ROOT / "configs" / "demo" / "teacher.py"
 WEIGHTS = CONFIG.with_suffix(".pth")
 PICTURE = ROOT / "docs" / "pictures" / "demo-teacher.png"
 SEED = 7
-NAME = "teacher"
+NAME = "run"
 ERRORS = {"mATE": "m", "mASE": "1 - IoU", "mAOE": "rad", "mAVE": "m/s", "mAAE": "1 - accuracy"}
 
 

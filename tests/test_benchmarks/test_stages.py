@@ -82,7 +82,8 @@ def test_results_that_were_removed_are_made_again(tmp_path):
     assert log.read_text() == "run\n"
 
 
-def test_a_stopped_stage_takes_its_process_with_it_and_keeps_its_seconds(tmp_path):
+@pytest.mark.parametrize("call", ["one()", "stages.together(one)"], ids=["alone", "beside others"])
+def test_a_stopped_stage_takes_its_process_with_it_and_keeps_its_seconds(tmp_path, call):
     stages, ready = Stages(tmp_path / "work"), tmp_path / "ready"
     waiting = ["-c", f"import os, time; open({str(ready)!r}, 'w').write(str(os.getpid())); time.sleep(600)"]
     script = (
@@ -90,7 +91,9 @@ def test_a_stopped_stage_takes_its_process_with_it_and_keeps_its_seconds(tmp_pat
         "from pathlib import Path\n"
         "from stages import Stages, stop_like_ctrl_c\n"
         "stop_like_ctrl_c()\n"
-        f"Stages(Path({str(stages.folder)!r})).run('one', {waiting!r})\n"
+        f"stages = Stages(Path({str(stages.folder)!r}))\n"
+        f"def one(): stages.run('one', {waiting!r})\n"
+        f"{call}\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     until(lambda: ready.is_file() and ready.read_text())
