@@ -3,13 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-DEMO   := work/demo
+# shipped, or train: make demo TEACHER=train
+TEACHER := shipped
+DEMO   := work/demo$(if $(filter train,$(TEACHER)),-train)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint demo clean-demo
 
 help:
-	@echo "make demo        scenes, teacher, store, student alone and distilled, scored and pictured ($(DEMO))"
+	@echo "make demo        scenes, store of the shipped teacher, student alone and distilled, scored and pictured"
+	@echo "                 ($(DEMO); TEACHER=train trains a teacher first)"
 	@echo "make test        ruff, import-linter and pytest"
 	@echo "make clean-demo  remove what the demo wrote"
 
@@ -27,7 +30,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest
 
 demo: $(READY)
-	$(BIN)/python benchmarks/demo.py --out "$(DEMO)"
+	$(BIN)/python benchmarks/demo.py --out "$(DEMO)" --teacher "$(TEACHER)"
 
 clean-demo:
-	rm -rf "$(DEMO)"
+	rm -rf work/demo work/demo-train

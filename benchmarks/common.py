@@ -16,16 +16,21 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def environment() -> str:
     """Date, commit, processor, threads and torch, in one line."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
     device = f"{processor()}, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
         device += f", {torch.cuda.get_device_name()}"
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {device}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {device}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )
+
+
+def commit() -> str:
+    """The one that is checked out, marked when files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return described.stdout.strip() or "unknown"
 
 
 def processor() -> str:

@@ -1,10 +1,10 @@
-"""The whole pipeline in small: from nothing to a distilled student, a table and a picture.
+"""The whole pipeline in small: from a teacher's weights to a distilled student, a table and a picture.
 
     python benchmarks/demo.py --out work/demo
 
-Generates synthetic scenes, trains a small teacher, dumps, verifies and pictures its store, trains a student
-alone and one from the store (same seed, same steps), and scores all three with the devkit. A stage that is
-done is reused; `make clean-demo` removes everything.
+Generates synthetic scenes, dumps, verifies and pictures the shipped teacher's store of them, trains a student
+alone and one from the store (same seed, same steps), and scores all three with the devkit. `--teacher train`
+trains a teacher first. A stage that is done is reused; `make clean-demo` removes everything.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import argparse
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import demo_teacher
 from common import ROOT, markdown_table
 from complexity import count
 from demo_picture import Panel, draw
-from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, stop_like_ctrl_c
+from stages import BATCH_SIZE, SCENES, StageFailed, Stages, cores, processes, schedule, stop_like_ctrl_c
 
 from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
@@ -29,6 +31,7 @@ from camera3d.errors import Camera3DError
 
 CONFIGS = ROOT / "configs" / "demo"
 INSPECT = ROOT / "cache_schema" / "inspect_cache.py"
+HELD_OUT = 6  # one scene in so many
 
 
 @dataclass(frozen=True)
@@ -51,59 +54,90 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", default="work/demo", help="folder for everything (default work/demo)")
-    parser.add_argument("--scenes", type=int, default=32, help="of 5 s, a sixth held out (default 32)")
-    parser.add_argument("--teacher-epochs", type=int, default=4, help="default 4")
+    parser.add_argument("--scenes", type=int, default=48, help="of 5 s, a sixth held out (default 48)")
     parser.add_argument("--student-epochs", type=int, default=2, help="default 2")
+    parser.add_argument(
+        "--teacher",
+        choices=("shipped", "train"),
+        default="shipped",
+        help=f"shipped: configs/demo/{demo_teacher.WEIGHTS.name} (default); train: make one",
+    )
+    parser.add_argument("--teacher-scenes", type=int, default=80, help="to train a teacher on (default 80)")
+    parser.add_argument("--teacher-epochs", type=int, default=4, help="default 4")
     args = parser.parse_args(argv)
     stages = Stages(Path(args.out).resolve())
     # The index of the scenes that the commands keep: `make clean-demo` is to remove that too.
     os.environ["XDG_CACHE_HOME"] = str(stages.folder / "cache")
     stop_like_ctrl_c()
+    start = time.perf_counter()
     try:
-        seconds = run(stages, args)
+        checkpoint = teacher_weights(stages, args)
+        seconds = run(stages, checkpoint, args)
         token = pictured(stages, stages.folder / "demo.png")
+        print(table(stages, checkpoint, seconds))
     except (StageFailed, CacheError, Camera3DError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same call goes on", file=sys.stderr)
         return 130
-    print(table(stages, seconds))
-    print(f"\nsample {token}: {stages.folder / 'demo.png'}")
+    print(f"\nThis call took {time.perf_counter() - start:.0f} s.")
+    print(f"sample {token}: {stages.folder / 'demo.png'}")
     print(f"its like in the store: {stages.folder / 'store.png'}")
     return 0
 
 
-def run(stages: Stages, args: argparse.Namespace) -> dict[str, float]:
-    """All stages; returns the seconds of each."""
-    sharing = processes()
-    teacher = {"settings": schedule(args.teacher_epochs, BATCH_SIZE // sharing), "processes": sharing}
-    student = {"settings": schedule(args.student_epochs, BATCH_SIZE // sharing), "processes": sharing}
-    store = stages.folder / "store.zarr"
-    seconds = {"data": stages.generate(scenes=args.scenes, seed=0, **SCENES)}
-    seconds["teacher"] = stages.train("teacher", CONFIGS / "teacher.py", **teacher)
-    checkpoint = stages.folder / "teacher" / "last.pth"
-    seconds["store"] = stages.dump(
-        "store", CONFIGS / "teacher.py", checkpoint, profile="exact", processes=sharing
-    )
+def teacher_weights(stages: Stages, args: argparse.Namespace) -> Path:
+    """The shipped teacher's, or those of one that is trained now, on scenes of its own."""
+    if args.teacher == "shipped":
+        if not demo_teacher.WEIGHTS.is_file():
+            raise StageFailed(
+                f"{demo_teacher.WEIGHTS} is missing: check it out again, or train one with"
+                " make demo TEACHER=train"
+            )
+        return demo_teacher.WEIGHTS
+    training = Stages(stages.folder / "teacher-training")
+    held_out = max(1, args.teacher_scenes // 10)
+    epochs = args.teacher_epochs
+    demo_teacher.train(training, scenes=args.teacher_scenes, held_out=held_out, epochs=epochs, every=epochs)
+    return demo_teacher.weights_of(training)
+
+
+def run(stages: Stages, teacher: Path, args: argparse.Namespace) -> dict[str, float]:
+    """All stages but the teacher's training; returns the seconds of each."""
+    store, seconds = stages.folder / "store.zarr", {}
+    held_out = max(1, args.scenes // HELD_OUT)
+    seconds["data"] = stages.generate(scenes=args.scenes, held_out=held_out, seed=0, **SCENES)
+    config = CONFIGS / "teacher.py"
+    seconds["store"] = stages.dump("store", config, teacher, profile="exact", processes=processes())
     stages.run("verify", [INSPECT, "verify", store])
     tokens, picture = TargetReader(store).sample_tokens, stages.folder / "store.png"
     show = [INSPECT, "show", store, tokens[len(tokens) // 2], "--png", picture]
     stages.run("show", [*show, "--dataroot", stages.folder / "data"], makes=picture)
-    seconds["student alone"] = stages.train("alone", CONFIGS / "student.py", **student)
-    seconds["student distilled"] = stages.distil(
-        "distilled", CONFIGS / "distill_fd3d.py", source={"cache": store}, **student
-    )
+
+    # Two trainings of one process each use two cores better than one training of two does.
+    beside = Stages(stages.folder, threads=max(1, cores() // 2))
+    student = {"settings": schedule(args.student_epochs, BATCH_SIZE)}
+
+    def alone() -> None:
+        seconds["student alone"] = beside.train("alone", CONFIGS / "student.py", **student)
+        seconds["teacher"] = beside.evaluate("teacher", config, teacher)
+
+    def distilled() -> None:
+        fd3d = CONFIGS / "distill_fd3d.py"
+        seconds["student distilled"] = beside.distil("distilled", fd3d, source={"cache": store}, **student)
+
+    beside.together(alone, distilled)
     return seconds
 
 
-def table(stages: Stages, seconds: dict[str, float]) -> str:
+def table(stages: Stages, teacher: Path, seconds: dict[str, float]) -> str:
     """NDS, mAP and cost of the three detectors, and what data and store took."""
     rows = []
     for name, contestant in CONTESTANTS.items():
         metrics = stages.metrics(contestant.folder)
         cost = count(CONFIGS / contestant.config)
-        nbytes = (stages.folder / contestant.folder / "last.pth").stat().st_size
+        weights = teacher if name == "teacher" else stages.folder / contestant.folder / "last.pth"
         rows.append(
             [
                 name,
@@ -112,17 +146,17 @@ def table(stages: Stages, seconds: dict[str, float]) -> str:
                 f"{cost['parameters']:.2f}",
                 f"{cost['total']:.2f}",
                 f"{seconds[name]:.0f}",
-                f"{nbytes / 1e6:.1f}",
+                f"{weights.stat().st_size / 1e6:.1f}",
             ]
         )
-    stored = sum(path.stat().st_size for path in (stages.folder / "store.zarr").rglob("*") if path.is_file())
-    images = sum(path.stat().st_size for path in (stages.folder / "data").rglob("*") if path.is_file())
-    header = ["", "NDS", "mAP", "M params", "GMAC a frame", "seconds to train and score", "MB of weights"]
+    header = ["", "NDS", "mAP", "M params", "GMAC a frame", "seconds", "MB of weights"]
     samples = len(TargetReader(stages.folder / "store.zarr"))
     return (
         f"{markdown_table(header, rows)}\n\n"
-        f"scenes: {seconds['data']:.0f} s, {images / 1e6:.0f} MB; its store: {seconds['store']:.0f} s,"
-        f" {stored / 1e6:.0f} MB, {samples} samples of {TRAIN_SPLIT}. NDS and mAP on {VAL_SPLIT}."
+        "Seconds: to train and score a student while the other one trains beside it; to score the teacher.\n"
+        f"Scenes: {seconds['data']:.0f} s, {_megabytes(stages.folder / 'data'):.0f} MB. The teacher's store:"
+        f" {seconds['store']:.0f} s, {_megabytes(stages.folder / 'store.zarr'):.0f} MB, {samples} samples of"
+        f" {TRAIN_SPLIT}. NDS and mAP on {VAL_SPLIT}."
     )
 
 
@@ -131,13 +165,17 @@ def pictured(stages: Stages, path: Path) -> str:
     index = load_or_build_index(stages.folder / "data", VERSION, VAL_SPLIT)
     panels_by_frame = ((Panel.of_ground_truth(frame), frame) for frame in index.frames())
     annotated, frame = max(panels_by_frame, key=lambda pair: len(pair[0].classes))
-    panels = [annotated]
+    found = []
     for title, contestant in CONTESTANTS.items():
         results = stages.folder / contestant.folder / "validation" / "results_nusc.json"
-        found = json.loads(results.read_text())["results"][frame.sample_token]
-        panels.append(Panel.of_results(title, frame, found, len(annotated.classes)))
-    draw(panels, path)
+        boxes = json.loads(results.read_text())["results"][frame.sample_token]
+        found.append(Panel.of_results(title, frame, boxes, len(annotated.classes)))
+    draw(annotated, found, frame, stages.folder / "data", path)
     return frame.sample_token
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 if __name__ == "__main__":

@@ -2,118 +2,81 @@
 
     python benchmarks/distillation_gain.py --work work/gain
 
-Synthetic scenes, a teacher trained on them, its stores, then students of equal steps, scored on held-out
-scenes by the devkit. Every training is a stage that is run once: what was stopped goes on with the same
-command, and the table in benchmarks/results/distillation_gain.md grows after each. Given twice at the same
-time, the command shares the trainings out: one thread each, they use two cores better than one of them would.
+Synthetic scenes of another seed than the teacher's, the shipped teacher's stores of them, then students of
+equal steps, scored on held-out scenes by the devkit. Every finished training leaves a line in
+benchmarks/results/distillation_gain.jsonl and is not done again, here or on another machine that has the
+file; benchmarks/results/distillation_gain.md is made of these lines alone. Given twice at the same time, the
+command shares the trainings out: one thread each, they use two cores better than one of them would.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from common import ROOT, markdown_table, publish
-from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, stop_like_ctrl_c
+from common import RESULTS, commit, processor, publish
+from gain_records import Record, RecordInvalid, Records, digest_of, step_table, table
+from gain_rows import ALONE, CONFIGS, LIVE, Row, reference, rows, steps
+from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, sha256, stop_like_ctrl_c
 
-from camera3d.data.synthetic.__main__ import image_size
+from camera3d.errors import Camera3DError
 
-HARDER = 20.0
-MAIN = 4  # variants of the main comparison
-FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
+WORLD = {"scenes": 140, "held_out": 20, "seed": 1, **SCENES}
+EPOCHS = {"short": 1, "long": 4}
+SEEDS = {"short": 3, "long": 5}
+TEACHER = "teacher"
+RECORDS = Records(RESULTS / "distillation_gain.jsonl")
 
 
 @dataclass(frozen=True)
-class Variant:
-    """How a student is trained.
+class Training:
+    """A row at a horizon, taught by the weights in a file."""
 
-    Attributes:
-        config: in the folder of the configs; None: the student alone.
-        profile: of the store, or live_fd for the teacher in the loop.
-        settings: changes of the config.
-    """
+    row: Row
+    horizon: str
+    teacher: Path
 
-    name: str
-    config: str | None = None
-    profile: str = "exact"
-    settings: Mapping[str, object] = field(default_factory=dict)
+    @property
+    def settings(self) -> dict[str, object]:
+        """Changes of the configs that all rows share."""
+        return schedule(EPOCHS[self.horizon], BATCH_SIZE)
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides the result but the seed."""
+        facts = {"config": self.row.resolved(self.settings), "scenes": WORLD}
+        if self.row.source is not None:
+            facts |= {"source": self.row.source, "teacher": sha256(self.teacher)}
+        return digest_of(facts)
 
-def variants() -> list[Variant]:
-    """In the order they are run: the main comparison first."""
-    only = {term: {"distiller.terms": {"_delete_": True, term: {}}} for term in FD3D_TERMS}
-    # With weight 1 these two pull a hundredth as hard as the detection loss: benchmarks/term_gradients.py.
-    weak = ("bev_generation", "focal")
-    harder = {term: {"distiller.terms": {"_delete_": True, term: {"weight": HARDER}}} for term in weak}
-    both = {f"distiller.terms.{term}.weight": HARDER for term in weak}
-    # A term of weight zero: what is left of distillation is where the student's head starts.
-    head = {"distiller.terms": {"_delete_": True, "bev_heatmap": {"weight": 0.0}}}
-    return [
-        Variant("student alone"),
-        Variant("fd3d", "distill_fd3d.py"),
-        Variant("heatmap", "distill_heatmap.py"),
-        Variant("teacher's head as a start, no term", "distill_heatmap.py", settings=head),
-        *(Variant(f"fd3d, {term} alone", "distill_fd3d.py", settings=only[term]) for term in FD3D_TERMS),
-        Variant("fd3d, compact store", "distill_fd3d.py", "compact"),
-        Variant("fd3d, focal store", "distill_fd3d.py", "focal"),
-        Variant("fd3d, live_fd", "distill_fd3d.py", "live_fd"),
-        *(
-            Variant(f"fd3d, {term} × {HARDER:g} alone", "distill_fd3d.py", settings=harder[term])
-            for term in weak
-        ),
-        Variant(f"fd3d, {' and '.join(weak)} × {HARDER:g}", "distill_fd3d.py", settings=both),
-    ]
-
-
-def trainings(seeds: int) -> list[tuple[Variant, int]]:
-    """Every variant with every seed: the main comparison with all its seeds before anything else."""
-    first, rest = variants()[:MAIN], variants()[MAIN:]
-    return [(variant, seed) for part in (first, rest) for seed in range(seeds) for variant in part]
+    def folder(self, seed: int) -> str:
+        """Other settings have another one."""
+        return f"{_slug(self.row.name)}-{self.horizon}-{seed}-{self.digest[:8]}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", default="work/gain", help="folder for everything (default work/gain)")
-    parser.add_argument(
-        "--configs",
-        type=Path,
-        default=ROOT / "configs" / "demo",
-        help="folder with teacher.py, student.py, distill_fd3d.py, distill_heatmap.py (default configs/demo)",
-    )
-    parser.add_argument(
-        "--image-size", type=image_size, default=SCENES["image_hw"], help="HxW (default 126x224)"
-    )
-    parser.add_argument("--scenes", type=int, default=90, help="of 5 s, a sixth held out (default 90)")
-    parser.add_argument("--teacher-epochs", type=int, default=6)
-    parser.add_argument("--student-epochs", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="of every process (default 1)")
-    args = parser.parse_args(argv)
-
-    args.configs = args.configs.resolve()
+    args = parse(argv)
     stages = Stages(Path(args.work).resolve(), args.threads)
+    # The index of the scenes stays with them.
+    os.environ.setdefault("XDG_CACHE_HOME", str(stages.folder / "cache"))
     stop_like_ctrl_c()
     try:
-        size = SCENES | {"image_hw": args.image_size}
-        stages.generate(scenes=args.scenes, seed=1, **size)
-        sharing = processes()
-        settings = schedule(args.teacher_epochs, BATCH_SIZE // sharing)
-        stages.train("teacher", args.configs / "teacher.py", settings=settings, processes=sharing)
-        checkpoint = stages.folder / "teacher" / "last.pth"
-        for profile in ("exact", "compact", "focal"):
-            stages.dump(profile, args.configs / "teacher.py", checkpoint, profile=profile, processes=sharing)
-        for variant, seed in trainings(args.seeds):
-            if not stages.under_way(run_name(variant, seed)):
-                student(stages, args, variant, seed)
-                report(stages, args)
-    except StageFailed as error:
+        if not args.report:
+            stages.generate(**WORLD)
+            score_teacher(stages, args.teacher)
+            for training, seed in chosen(args):
+                name = training.folder(seed)
+                if (training.digest, seed) in RECORDS.read() or stages.under_way(name):
+                    continue
+                seconds = train(stages, training, seed)
+                record(stages, name, training.row.name, training.horizon, seed, training.digest, seconds)
+                report(args.teacher)
+        report(args.teacher)
+    except (StageFailed, RecordInvalid, Camera3DError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -122,72 +85,147 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def student(stages: Stages, args: argparse.Namespace, variant: Variant, seed: int) -> None:
-    """Train and score one student."""
-    settings = schedule(args.student_epochs, BATCH_SIZE) | dict(variant.settings)
-    name = run_name(variant, seed)
-    if variant.config is None:
-        stages.train(name, args.configs / "student.py", seed=seed, settings=settings)
-        return
-    source: dict[str, object] = {"cache": stages.folder / f"{variant.profile}.zarr"}
-    if variant.profile == "live_fd":
-        checkpoint = stages.folder / "teacher" / "last.pth"
-        source = {"teacher-source": "live_fd", "teacher-checkpoint": checkpoint}
-    stages.distil(name, args.configs / variant.config, seed=seed, source=source, settings=settings)
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", default="work/gain", help="folder for everything (default work/gain)")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=CONFIGS / "teacher.pth",
+        help="weights for configs/demo/teacher.py (default configs/demo/teacher.pth)",
+    )
+    parser.add_argument("--horizon", choices=tuple(EPOCHS), help="one of them (default: both, short first)")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these (default: all of the horizon)")
+    parser.add_argument("--seeds", type=int, help="of each row (default 3 short, 5 long)")
+    parser.add_argument("--threads", type=int, default=1, help="of every process (default 1)")
+    parser.add_argument("--report", action="store_true", help="only write the table of the records there are")
+    args = parser.parse_args(argv)
+    unknown = sorted(set(args.rows or ()) - {row.name for row in rows()})
+    if unknown:
+        known = "\n  ".join(row.name for row in rows())
+        parser.error(f"--rows {', '.join(unknown)}: no such row. There are\n  {known}")
+    args.teacher = args.teacher.resolve()
+    return args
 
 
-def run_name(variant: Variant, seed: int) -> str:
-    """The folder of one training."""
-    words = "".join(c if c.isalnum() else "-" for c in variant.name)
-    return f"{words}-{seed}"
-
-
-def report(stages: Stages, args: argparse.Namespace) -> None:
-    """The table of what has been run so far."""
-    teacher = stages.metrics("teacher")
-    took = json.loads((stages.folder / "teacher.json").read_text())["seconds"]
-    row = ["teacher", 1, f"{teacher['nds']:.4f}", f"{teacher['mean_ap']:.4f}", "", "", "", f"{took:.0f}"]
-    rows = [row]
-    alone: dict[int, dict] = {}
-    for variant in variants():
-        names = {seed: run_name(variant, seed) for seed in range(args.seeds)}
-        done = {seed: stages.folder / f"{name}.json" for seed, name in names.items()}
-        found = {seed: stages.metrics(names[seed]) for seed, marker in done.items() if marker.is_file()}
-        if not found:
-            continue
-        alone = alone or (found if variant.config is None else {})
-        compared = [seed for seed in found if variant.config and seed in alone]
-        gains = {
-            key: [found[seed][key] - alone[seed][key] for seed in compared] for key in ("nds", "mean_ap")
-        }
-        rows.append(
-            [
-                variant.name,
-                len(found),
-                _spread([metrics["nds"] for metrics in found.values()]),
-                _spread([metrics["mean_ap"] for metrics in found.values()]),
-                _spread(gains["nds"]),
-                " ".join(f"{gain:+.4f}" for gain in gains["nds"]),
-                _spread(gains["mean_ap"]),
-                f"{statistics.mean(json.loads(done[seed].read_text())['seconds'] for seed in found):.0f}",
-            ]
-        )
-    body = [
-        f"{args.scenes} synthetic scenes of 5 s ({'×'.join(map(str, args.image_size))} images), a sixth held"
-        f" out. Detectors of configs/{args.configs.name}. Teacher: {args.teacher_epochs} epochs. Students:"
-        f" {args.student_epochs} epochs on {args.threads} thread, the same seeds and steps for all; `fd3d`"
-        " and `heatmap` are distill_fd3d.py and distill_heatmap.py as they are. Mean ± standard"
-        " deviation over the seeds; gains compare equal seeds.",
-        markdown_table(["", "seeds", "NDS", "mAP", "NDS gained", "by seed", "mAP gained", "seconds"], rows),
-        "Seconds are of one training with its evaluation, mean; other trainings may have run beside it.",
+def chosen(args: argparse.Namespace) -> list[tuple[Training, int]]:
+    """What to train, in order: every row with the first seed, then every row with the next one."""
+    return [
+        (training, seed)
+        for horizon in ([args.horizon] if args.horizon else EPOCHS)
+        for seed in range(args.seeds or SEEDS[horizon])
+        for training in trainings(horizon, args.teacher)
+        if args.rows is None or training.row.name in args.rows
     ]
+
+
+def trainings(horizon: str, teacher: Path) -> list[Training]:
+    """The rows of a horizon."""
+    return [Training(row, horizon, teacher) for row in rows() if row.long or horizon == "short"]
+
+
+def train(stages: Stages, training: Training, seed: int) -> float:
+    """Train and score one student, making the store it reads where there is none; returns its seconds."""
+    row, name = training.row, training.folder(seed)
+    settings = {**training.settings, **row.overrides}
+    if row.source is None:
+        return stages.train(name, CONFIGS / row.config, seed=seed, settings=settings)
+    source: dict[str, object]
+    if row.source == LIVE:
+        source = {"teacher-source": LIVE, "teacher-checkpoint": training.teacher}
+    else:
+        store = f"{row.source}-{sha256(training.teacher)[:8]}"
+        stages.dump(
+            store, CONFIGS / "teacher.py", training.teacher, profile=row.source, processes=processes()
+        )
+        source = {"cache": stages.folder / f"{store}.zarr"}
+    return stages.distil(name, CONFIGS / row.config, seed=seed, source=source, settings=settings)
+
+
+def score_teacher(stages: Stages, teacher: Path) -> None:
+    """The teacher's record, once."""
+    digest = teacher_digest(teacher)
+    if (digest, 0) not in RECORDS.read():
+        name = f"{TEACHER}-{digest[:8]}"
+        seconds = stages.evaluate(name, CONFIGS / "teacher.py", teacher)
+        record(stages, name, TEACHER, "", 0, digest, seconds)
+
+
+def teacher_digest(teacher: Path) -> str:
+    """Of what decides the teacher's score."""
+    row = Row(name=TEACHER, config="teacher.py", source=None)
+    config = row.resolved({})
+    facts = {name: config[name] for name in ("model", "inputs")}
+    return digest_of({"config": facts, "scenes": WORLD, "teacher": sha256(teacher)})
+
+
+def record(stages: Stages, name: str, row: str, horizon: str, seed: int, digest: str, seconds: float) -> None:
+    """Keep the score of a finished stage."""
+    metrics = stages.metrics(name)
+    RECORDS.add(
+        Record(
+            row=row,
+            horizon=horizon,
+            seed=seed,
+            digest=digest,
+            nds=metrics["nds"],
+            mean_ap=metrics["mean_ap"],
+            tp_errors=metrics["tp_errors"],
+            seconds=round(seconds, 1),
+            processor=processor(),
+            commit=commit(),
+        )
+    )
+
+
+def report(teacher: Path) -> None:
+    """Write the table of the records that today's rows, scenes and teacher have."""
+    found = RECORDS.read()
+    used: list[Record] = []
+    samples = (WORLD["scenes"] - WORLD["held_out"]) * WORLD["seconds"] * 2
+    body = [
+        f"{WORLD['scenes']} synthetic scenes of {WORLD['seconds']} s, seed {WORLD['seed']},"
+        f" {WORLD['held_out']} held out to score on. Teacher: {teacher.name}, which has seen other"
+        f" scenes. Students: configs/demo, batches of {BATCH_SIZE}, equal seeds and steps for all rows of a"
+        " horizon. Mean ± standard error over the seeds; gains compare equal seeds.",
+    ]
+    teachers = found.get((teacher_digest(teacher), 0))
+    if teachers:
+        used.append(teachers)
+        errors = ", ".join(f"{name} {value:.3f}" for name, value in teachers.tp_errors.items())
+        body.append(
+            f"Teacher on the held-out scenes: NDS {teachers.nds:.4f}, mAP {teachers.mean_ap:.4f}, {errors}."
+        )
+    baselines = {ALONE: "alone", reference(): "start only"}
+    for horizon, epochs in EPOCHS.items():
+        by_row = {
+            training.row.name: {seed: r for (digest, seed), r in found.items() if digest == training.digest}
+            for training in trainings(horizon, teacher)
+        }
+        if not any(by_row.values()):
+            continue
+        used += [r for records in by_row.values() for r in records.values()]
+        body += [
+            f"## {horizon.capitalize()}: {epochs * samples // BATCH_SIZE} steps",
+            table(by_row, baselines=baselines),
+            "Step by step:",
+            step_table(by_row, steps()),
+        ]
+    left = len(found) - len({(r.digest, r.seed) for r in used})
+    machines = sorted({r.processor for r in used})
+    body.append(
+        f'"Start only" is "{reference()}". Seconds are of one training with its evaluation, mean;'
+        f" another training may have run beside it. Machines: {', '.join(machines) or 'none'}."
+        f" Records of other settings, left out: {left}."
+    )
     publish("distillation_gain", "What distillation gains", "\n\n".join(body))
 
 
-def _spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}" if values else ""
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+def _slug(name: str) -> str:
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in name).split()
+    return "-".join(words)
 
 
 if __name__ == "__main__":

@@ -43,10 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         try:
             stages.generate(
                 scenes=args.frames + 1,
+                held_out=1,
                 seconds=0.5,
                 image_hw=(126, 224),
                 seed=0,
-                **{"val-share": 0.9 / (args.frames + 1)},
             )
             epochs = {"train_cfg.max_epochs": args.epochs, "train_cfg.val_interval": args.epochs}
             config = Path(args.config).resolve()

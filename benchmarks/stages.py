@@ -7,6 +7,7 @@ beside its results and is not run again by the same command; a stage that was st
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shlex
@@ -14,19 +15,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import torch
 from common import ROOT
 
-from camera3d.data.synthetic import TRAIN_SPLIT, VERSION
+from camera3d.data.synthetic import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
 BATCH_SIZE = 2  # of all processes together
 # Small images and short scenes: what makes a detector learn is many different frames.
-SCENES = {"seconds": 5, "image_hw": (126, 224), "val-share": 0.17}
+SCENES = {"seconds": 5, "image_hw": (126, 224)}
 
 
 def cores() -> int:
@@ -58,7 +61,7 @@ def stop_like_ctrl_c() -> None:
 
 
 class StageFailed(Exception):
-    """A command ended with an error, or its results were made by another command."""
+    """A command ended with an error, or its results were made by another command or from other files."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,37 @@ class Stages:
 
     folder: Path
     threads: int | None = None
+    _children: set[subprocess.Popen] = field(default_factory=set, repr=False, compare=False)
+    _stopping: Event = field(default_factory=Event, repr=False, compare=False)
+
+    def together(self, *lanes: Callable[[], None]) -> None:
+        """Run several sequences of stages at the same time, each in its own order.
+
+        When one fails, or we are stopped, the processes of the others are ended too.
+
+        Raises:
+            StageFailed: of the sequence that failed first.
+        """
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            running = [pool.submit(lane) for lane in lanes]
+            try:
+                done, _ = wait(running, return_when=FIRST_EXCEPTION)
+                for lane in done:
+                    lane.result()
+            except BaseException:
+                self._stopping.set()
+                for child in tuple(self._children):
+                    child.terminate()
+                raise
 
     def run(
-        self, name: str, command: Sequence[str | Path], *, makes: Path | None = None, processes: int = 1
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        makes: Path | None = None,
+        reads: Sequence[Path] = (),
+        processes: int = 1,
     ) -> float:
         """Run a command unless it has run before; returns the seconds it took, over all its starts.
 
@@ -82,10 +113,11 @@ class Stages:
 
         Args:
             makes: what must be there for the stage to count as done.
+            reads: files that the stage is to be run again for when their content changes.
             processes: above one, torchrun starts so many, and the machine's cores are dealt out to them.
 
         Raises:
-            StageFailed: the command failed, or `name` was made by another command.
+            StageFailed: the command failed, or `name` was made by another command or from other files.
         """
         words = [str(word) for word in command]
         threads = self.threads
@@ -97,14 +129,15 @@ class Stages:
         changes = {"PYTHONWARNINGS": "ignore"}
         if threads is not None:
             changes["OMP_NUM_THREADS"] = str(threads)
+        made_of = {"command": words, "reads": {str(path): sha256(path) for path in reads}}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._turn(name):
             marker, unfinished = self.folder / f"{name}.json", self.folder / f"{name}.part.json"
-            earlier = self._earlier(marker, words)
+            earlier = self._earlier(marker, made_of)
             if earlier is not None and (makes is None or makes.exists()):
                 print(f"{name}: reused, took {earlier:.0f} s", file=sys.stderr)
                 return earlier
-            before = self._earlier(unfinished, words) or 0.0
+            before = self._earlier(unfinished, made_of) or 0.0
             shown = [f"{key}={value}" for key, value in changes.items()] + [sys.executable, *words]
             print(f"{name}: {shlex.join(shown)}", file=sys.stderr)
             start = time.perf_counter()
@@ -113,7 +146,7 @@ class Stages:
             finally:
                 seconds = before + time.perf_counter() - start
                 partial = marker.with_suffix(".tmp")
-                partial.write_text(json.dumps({"command": words, "seconds": seconds}))
+                partial.write_text(json.dumps(made_of | {"seconds": seconds}))
                 os.replace(partial, unfinished)
             os.replace(unfinished, marker)
             return seconds
@@ -143,29 +176,38 @@ class Stages:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _earlier(self, marker: Path, words: list[str]) -> float | None:
-        """Seconds that a marker tells of. Raises StageFailed when it is of another command."""
+    def _earlier(self, marker: Path, made_of: Mapping[str, object]) -> float | None:
+        """Seconds that a marker tells of. Raises StageFailed when it is of another command or other files."""
         if not marker.is_file():
             return None
         earlier = json.loads(marker.read_text())
-        if earlier["command"] != words:
+        remedy = f"Remove {self.folder}, or give another folder."
+        if earlier["command"] != made_of["command"]:
             raise StageFailed(
-                f"{marker} was made by another command:\n  {shlex.join(earlier['command'])}\nRemove"
-                f" {self.folder}, or give another folder."
+                f"{marker} was made by another command:\n  {shlex.join(earlier['command'])}\n{remedy}"
             )
+        changed = [path for path, digest in made_of["reads"].items() if earlier["reads"].get(path) != digest]
+        if changed:
+            raise StageFailed(f"{', '.join(changed)}: changed since {marker} was made of it. {remedy}")
         return earlier["seconds"]
 
     def _wait_for(self, name: str, words: list[str], environment: dict[str, str]) -> None:
         log = self.folder / f"{name}.log"
         with log.open("w") as file:
             child = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=file)
+            self._children.add(child)
             try:
+                # Told to stop between two stages: there was no process to end.
+                if self._stopping.is_set():
+                    child.terminate()
                 code = child.wait()
             except BaseException:
                 # torchrun ends its processes when it is told to, and only then.
                 child.terminate()
                 child.wait()
                 raise
+            finally:
+                self._children.discard(child)
         if code:
             raise StageFailed(
                 f"{name} ended with exit code {code}; its command is above, and what it printed in {log}."
@@ -173,12 +215,18 @@ class Stages:
             )
 
     def generate(
-        self, *, scenes: int, seconds: float, image_hw: tuple[int, int], seed: int, **more: object
+        self, *, scenes: int, held_out: int, seconds: float, image_hw: tuple[int, int], seed: int
     ) -> float:
-        """Synthetic scenes below `data`; `more` are other options of the generator."""
-        size = "x".join(map(str, image_hw))
-        options = {"out": self.folder / "data", "scenes": scenes, "seconds": seconds, "image-size": size}
-        command = ["-m", "camera3d.data.synthetic", *_flags(options | {"seed": seed} | more)]
+        """Synthetic scenes below `data`, so many of them held out."""
+        options = {
+            "out": self.folder / "data",
+            "scenes": scenes,
+            "seconds": seconds,
+            "image-size": "x".join(map(str, image_hw)),
+            "seed": seed,
+            "val-share": f"{held_out / scenes:.4f}",
+        }
+        command = ["-m", "camera3d.data.synthetic", *_flags(options)]
         return self.run("data", command, makes=self.folder / "data")
 
     def train(
@@ -214,7 +262,22 @@ class Stages:
         if torch.cuda.is_available():
             options["device"] = "cuda"
         command = [script, config, *_flags(options)]
-        return self.run(name, command, makes=self.folder / f"{name}.zarr", processes=processes)
+        made = self.folder / f"{name}.zarr"
+        return self.run(name, command, makes=made, reads=[checkpoint], processes=processes)
+
+    def evaluate(self, name: str, config: Path, checkpoint: Path, *, processes: int = 1) -> float:
+        """A detector's metrics on the val split, below `name`/validation as a training leaves them."""
+        out = self.folder / name / "validation"
+        options = {
+            "checkpoint": checkpoint,
+            "dataroot": self.folder / "data",
+            "version": VERSION,
+            "split": VAL_SPLIT,
+            "out": out,
+        }
+        command = [ROOT / "train" / "evaluate.py", config, *_flags(options)]
+        made = out / "metrics.json"
+        return self.run(name, command, makes=made, reads=[checkpoint], processes=processes)
 
     def distil(
         self,
@@ -242,6 +305,15 @@ class Stages:
     def _training(self, name: str, seed: int) -> list[str]:
         options = {"dataroot": self.folder / "data", "version": VERSION, "work-dir": self.folder / name}
         return _flags(options | {"seed": seed})
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's content. Raises StageFailed when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StageFailed(f"{path} cannot be read: {error.strerror}. Name a file that is there.") from error
 
 
 def _flags(options: Mapping[str, object]) -> list[str]:

@@ -16,3 +16,4 @@ model = dict(
 inputs = dict(scale=0.5, pad_hw=(64, 112))
 
 queue_length = 2  # a frame of history: cheaper, and what it is compared with has it too
+train_cfg = dict(max_epochs=2, val_interval=2)

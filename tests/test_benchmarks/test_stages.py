@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stages import StageFailed, Stages
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-sys.path.insert(0, BENCHMARKS)
-from stages import StageFailed, Stages  # noqa: E402
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 240.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not condition():
@@ -83,21 +82,24 @@ def test_results_that_were_removed_are_made_again(tmp_path):
     assert log.read_text() == "run\n"
 
 
-def test_a_stopped_stage_takes_its_process_with_it_and_keeps_its_seconds(tmp_path):
+@pytest.mark.parametrize("call", ["one()", "stages.together(one)"], ids=["alone", "beside others"])
+def test_a_stopped_stage_takes_its_process_with_it_and_keeps_its_seconds(tmp_path, call):
     stages, ready = Stages(tmp_path / "work"), tmp_path / "ready"
-    waiting = ["-c", f"import os, time; open({str(ready)!r}, 'w').write(str(os.getpid())); time.sleep(60)"]
+    waiting = ["-c", f"import os, time; open({str(ready)!r}, 'w').write(str(os.getpid())); time.sleep(600)"]
     script = (
         f"import sys; sys.path.insert(0, {BENCHMARKS!r})\n"
         "from pathlib import Path\n"
         "from stages import Stages, stop_like_ctrl_c\n"
         "stop_like_ctrl_c()\n"
-        f"Stages(Path({str(stages.folder)!r})).run('one', {waiting!r})\n"
+        f"stages = Stages(Path({str(stages.folder)!r}))\n"
+        f"def one(): stages.run('one', {waiting!r})\n"
+        f"{call}\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     until(lambda: ready.is_file() and ready.read_text())
     assert stages.under_way("one")
     caller.terminate()
-    assert caller.wait(timeout=30) != 0
+    assert caller.wait(timeout=120) != 0
     with pytest.raises(ProcessLookupError):
         os.kill(int(ready.read_text()), 0)
     assert not stages.under_way("one")
@@ -110,3 +112,50 @@ def test_a_failure_says_where_its_output_is(tmp_path):
     with pytest.raises(StageFailed, match=r"one\.log"):
         stages.run("one", ["-c", "print('what was wrong'); raise SystemExit(2)"])
     assert (tmp_path / "work" / "one.log").read_text() == "what was wrong\n"
+
+
+def test_a_file_that_changed_is_refused(tmp_path):
+    stages, log, weights = Stages(tmp_path / "work"), tmp_path / "log", tmp_path / "weights"
+    weights.write_text("one")
+    for _ in range(2):
+        stages.run("one", appending(log), reads=[weights])
+    assert log.read_text() == "run\n"
+    weights.write_text("two")
+    with pytest.raises(StageFailed, match=r"weights: changed since .*one\.json was made of it"):
+        stages.run("one", appending(log), reads=[weights])
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(StageFailed, match=r"weights cannot be read"):
+        Stages(tmp_path / "work").run("one", ["-c", ""], reads=[tmp_path / "weights"])
+
+
+def test_sequences_run_at_the_same_time_and_in_order(tmp_path):
+    stages, log = Stages(tmp_path / "work"), tmp_path / "log"
+    # Each waits for what only the other one makes.
+    waiting = "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.02)\n"
+
+    def meet(name: str, other: str) -> None:
+        stages.run(name, ["-c", f"open({str(tmp_path / name)!r}, 'w')"])
+        stages.run(f"{name} waits", ["-c", waiting, tmp_path / other])
+        stages.run(f"{name} after", appending(log, name))
+
+    stages.together(lambda: meet("one", "two"), lambda: meet("two", "one"))
+    assert sorted(log.read_text().split()) == ["one", "two"]
+
+
+def test_a_failure_ends_what_runs_beside_it(tmp_path):
+    stages, log = Stages(tmp_path / "work"), tmp_path / "log"
+
+    def endless() -> None:
+        stages.run("endless", ["-c", f"open({str(tmp_path / 'begun')!r}, 'w'); import time; time.sleep(600)"])
+        stages.run("never", appending(log))
+
+    def failing() -> None:
+        until((tmp_path / "begun").exists)
+        stages.run("failing", ["-c", "raise SystemExit(3)"])
+
+    with pytest.raises(StageFailed, match="failing ended with exit code 3"):
+        stages.together(endless, failing)
+    assert not log.exists()
+    assert not (stages.folder / "endless.json").exists()

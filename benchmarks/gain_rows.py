@@ -1,0 +1,165 @@
+"""What the gain benchmark compares: every row of its table, as a config and changes of it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+
+from common import ROOT
+from mmengine.config import Config
+
+from camera3d.detectors.builder import load_config
+from train.distillers.areas import AreaOptions
+from train.distillers.config import DistillerConfig
+from train.distillers.terms import TERMS
+from train.engine.options import TrainOptions
+
+CONFIGS = ROOT / "configs" / "demo"
+ALONE, FD3D, HEATMAP = "alone", "FD3D", "heatmap terms, released start"
+HEATMAP_FROM_HEAD = "heatmap terms, head copied"
+STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
+FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
+HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
+PLACEMENTS = {"bev_generation": ("generated", "raw"), "focal": ("raw", "generated")}
+LIVE = "live_fd"
+# Neither changes what is learnt.
+BESIDE_THE_POINT = ("log_interval", "checkpoint_interval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """How a student is trained.
+
+    Attributes:
+        config: below configs/demo.
+        overrides: changes of the config, by the key that --cfg-options takes.
+        source: a store's profile; `live_fd` for the teacher in every step; None for no teacher.
+        long: whether the row is trained at the long horizon too.
+    """
+
+    name: str
+    config: str
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    source: str | None = "exact"
+    long: bool = False
+
+    def resolved(self, settings: Mapping[str, object]) -> dict[str, object]:
+        """All that decides what is learnt but seed, scenes and teacher, with the code's own defaults."""
+        overrides = copy.deepcopy({**settings, **self.overrides})  # merging takes entries out of them
+        options = TrainOptions(
+            config=str(CONFIGS / self.config), dataroot="", version="", work_dir="", cfg_options=overrides
+        )
+        config = options.load_config().to_dict()
+        if self.source is not None:
+            config["distiller"] = filled_in(config["distiller"])
+        return {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
+
+
+def rows() -> list[Row]:
+    """In the order of the table."""
+    start, terms = shipped_start(), filled_in(_distiller("distill_fd3d.py"))["terms"]
+
+    def fd3d(name: str, kept: Mapping[str, object], *, long: bool = False) -> Row:
+        return Row(name=name, config="distill_fd3d.py", overrides=_only(kept), long=long)
+
+    def heatmap(name: str, start: str, kept: tuple[str, ...], *, long: bool = False) -> Row:
+        of_heatmap = _distiller("distill_heatmap.py")["terms"]
+        overrides = _start(start) | _only({term: of_heatmap[term] for term in kept})
+        return Row(name=name, config="distill_heatmap.py", overrides=overrides, long=long)
+
+    return [
+        Row(name=ALONE, config="student.py", source=None, long=True),
+        *(
+            Row(
+                name=start_only(kind),
+                config="distill_fd3d.py",
+                overrides=_start(kind) | _only({}),
+                long=kind == start,
+            )
+            for kind in STARTS
+        ),
+        *(heatmap(f"heatmap: {term} alone", "released", (term,)) for term in HEATMAP_TERMS),
+        heatmap(HEATMAP, "released", HEATMAP_TERMS, long=True),
+        heatmap(HEATMAP_FROM_HEAD, "head", HEATMAP_TERMS, long=True),
+        Row(name=FD3D, config="distill_fd3d.py", long=True),
+        *(
+            fd3d(f"FD3D: {term} alone", {term: terms.get(term, {})}, long=term in ("focal", "bev_generation"))
+            for term in FD3D_TERMS
+        ),
+        *(
+            fd3d(f"FD3D without {term}", {other: terms[other] for other in terms if other != term})
+            for term in terms
+        ),
+        *(
+            fd3d(f"FD3D: {term} alone, {place} map", {term: {**terms.get(term, {}), "bev_map": place}})
+            for term, places in PLACEMENTS.items()
+            for place in places
+        ),
+        Row(name="FD3D, compact store", config="distill_fd3d.py", source="compact"),
+        Row(name="FD3D, focal store", config="distill_fd3d.py", source="focal"),
+        Row(name="FD3D, live_fd", config="distill_fd3d.py", source=LIVE),
+    ]
+
+
+def start_only(kind: str) -> str:
+    """Name of the row with this start and no term."""
+    return f"start only: {STARTS[kind]}"
+
+
+def shipped_start() -> str:
+    """What FD3D takes from the teacher before the first step."""
+    return filled_in(_distiller("distill_fd3d.py"))["init_from_teacher"]
+
+
+def reference() -> str:
+    """The row without terms that every row's gain is compared with: the start that FD3D is shipped with."""
+    return start_only(shipped_start())
+
+
+def steps() -> list[tuple[str, str]]:
+    """Pairs of rows whose difference is a claim: the second adds one thing to the first."""
+    return [
+        (ALONE, reference()),
+        (start_only("released"), HEATMAP),
+        (reference(), HEATMAP),
+        (reference(), HEATMAP_FROM_HEAD),
+        (HEATMAP, FD3D),
+        (HEATMAP_FROM_HEAD, FD3D),
+        (reference(), "FD3D: bev_generation alone"),
+        (reference(), "FD3D: focal alone"),
+        (reference(), FD3D),
+    ]
+
+
+def filled_in(distiller: Mapping[str, object]) -> dict[str, object]:
+    """A config's `distiller` with every default that the code would take."""
+    terms = distiller.get("terms", {})
+    filled = {
+        "areas": _defaults(AreaOptions) | distiller.get("areas", {}),
+        "terms": {name: _keywords(name) | (options or {}) for name, options in terms.items()},
+    }
+    return _defaults(DistillerConfig) | distiller | filled
+
+
+def _distiller(config: str) -> dict[str, object]:
+    loaded: Config = load_config(CONFIGS / config)
+    return loaded.to_dict()["distiller"]
+
+
+def _start(kind: str) -> dict[str, object]:
+    return {"distiller.init_from_teacher": kind}
+
+
+def _only(terms: Mapping[str, object]) -> dict[str, object]:
+    return {"distiller.terms": {"_delete_": True, **terms}}
+
+
+def _defaults(options: type) -> dict[str, object]:
+    return {f.name: f.default for f in fields(options) if f.default is not MISSING}
+
+
+def _keywords(term: str) -> dict[str, object]:
+    taken = inspect.signature(TERMS[term]).parameters.values()
+    return {keyword.name: keyword.default for keyword in taken if keyword.default is not keyword.empty}
