@@ -81,7 +81,9 @@ class DistillerConfig:
             except (TypeError, ValueError):
                 faults.append(f"pv_levels: expected pairs (student's level, teacher's level), got {levels}")
         if faults:
-            raise ConfigInvalid(f"distiller of config {config.filename or ''} does not work:\n{shown(faults)}")
+            raise ConfigInvalid(
+                f"the distiller of {config.filename or 'the config'} does not work:\n{shown(faults)}"
+            )
         return cls(
             terms=terms,
             areas=AreaOptions(**areas),
