@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(f"\nThis call took {time.perf_counter() - start:.0f} s.")
     print(f"sample {token}: {stages.folder / 'demo.png'}")
-    print(f"its like in the store: {stages.folder / 'store.png'}")
+    print(f"a sample of the store: {stages.folder / 'store.png'}")
     return 0
 
 
