@@ -232,7 +232,10 @@ def _make_way(store: Path, target: Path) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(target.name, dir_fd=parent)
             return
-    aside = store / put_aside(store, *target.relative_to(store).parts)
+    try:
+        aside = store / put_aside(store, *target.relative_to(store).parts)
+    except FileNotFoundError:
+        return  # another process was quicker
     if (aside / LAST_FILE).is_file():
         # Published in this very moment: back with it.
         with inside(store) as root, inside(store, *_parents(store, target)) as parent:

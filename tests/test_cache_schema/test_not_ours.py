@@ -1,13 +1,15 @@
 """Repair and dump never touch what no dump made: links, folders of the user, files beside ours."""
 
+import contextlib
 import os
 import shutil
+import subprocess
 
 import pytest
 from corruption_cases import HEAD, sealed_store
 from store_cases import small_spec, write_scene
 
-from cache_schema import inspect_cache
+from cache_schema import files, inspect_cache
 from cache_schema.errors import AlreadyPublished, CacheError
 from cache_schema.writer import StoreWriter
 
@@ -182,3 +184,50 @@ def test_what_stands_in_the_place_of_a_part_is_put_aside(unfinished, make, part,
     else:
         assert (aside[0] if aside[0].is_file() else next(aside[0].iterdir())).read_text() == "mine"
     assert inspect_cache.main(["verify", str(unfinished.path)]) == 0
+
+
+def test_a_part_that_is_published_while_it_is_put_aside_comes_back(unfinished, monkeypatch):
+    place = unfinished.path / "scenes/scene-0002"
+    place.mkdir()
+    (place / "zarr.json").touch()
+    put_aside = files.put_aside
+
+    def overtaken(*names):
+        shutil.rmtree(place)
+        shutil.copytree(unfinished.path / "scenes/scene-0001", place)
+        return put_aside(*names)
+
+    monkeypatch.setattr(files, "put_aside", overtaken)
+    with pytest.raises(AlreadyPublished):
+        write_scene(unfinished, "scene-0002", 1)
+    assert tree(place) == tree(unfinished.path / "scenes/scene-0001")
+    assert [path.name for path in unfinished.path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_another_file_system_is_not_touched(store):
+    damage(store / "scenes/scene-0002" / MAP)
+    with mounted(store / "scenes"):
+        outside = tree(store / "scenes")
+        assert inspect_cache.main(["verify", str(store), "--repair"]) == 1
+        with pytest.raises(CacheError, match="another file system"):
+            StoreWriter.open(store)
+        assert tree(store / "scenes") == outside
+    assert (store / "sealed.json").exists()
+    assert (store / "scenes/scene-0002/manifest.json").exists()
+
+
+@contextlib.contextmanager
+def mounted(place):
+    """Another file system, with the same files, at a folder of the store."""
+    files_there = place.parent / "copy"
+    shutil.copytree(place, files_there)
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        shutil.rmtree(files_there)
+        pytest.skip("mounting is not allowed here")
+    try:
+        shutil.copytree(files_there, place, dirs_exist_ok=True)
+        shutil.rmtree(files_there)
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
