@@ -5,7 +5,13 @@ from typing import NamedTuple
 
 
 class CacheError(Exception):
-    """Base of every error that a store reports about itself or about what it was asked."""
+    """Base of every error that a store reports about itself or about what it was asked.
+
+    Its text may quote what stands in a store: what a terminal would obey is spelled out.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class StoreNotFound(CacheError):

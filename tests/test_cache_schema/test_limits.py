@@ -216,6 +216,10 @@ def test_names_are_printed_escaped(store, capsys):
     assert "\x1b" not in out
 
 
+def test_errors_are_printed_escaped():
+    assert str(Corrupt("a\x1b[2J\x9b\u202eb\nc × d")) == "a\\x1b[2J\\x9b\\u202eb\nc × d"
+
+
 def test_info_into_a_closed_pipe_ends_quietly(store):
     command = f"{sys.executable} cache_schema/inspect_cache.py info {store} | true"
     root = Path(__file__).parents[2]
