@@ -42,7 +42,7 @@ from nuscenes_tables import write_nuscenes  # noqa: E402
 
 from cache_schema.files import STAGING_PREFIX  # noqa: E402
 from cache_schema.inspection.verify import verify  # noqa: E402
-from cache_schema.store_root import published_scenes  # noqa: E402
+from cache_schema.store_root import published_scenes, read_plan  # noqa: E402
 from extract import run  # noqa: E402, F401  the seconds that every process would need
 from extract.dump_teacher import main as dump_main  # noqa: E402
 
@@ -145,7 +145,7 @@ def differing(ours: Path, peace: Path) -> list[str]:
 
 def check_readable(store: Path, peace: Path) -> set[str]:
     """What a reader accepts is right; returns the published scenes. Exits when it is not."""
-    names = set(published_scenes(store)) if (store / "zarr.json").exists() else set()
+    names = set(published_scenes(store, read_plan(store))) if (store / "zarr.json").exists() else set()
     for name in names:
         if different := differing(store / "scenes" / name, peace / "scenes" / name):
             sys.exit(f"{name} is published and not as it should be: {different}")

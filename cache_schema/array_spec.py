@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from cache_schema import names
-from cache_schema.errors import Problem
+from cache_schema.errors import Problem, shown
 from cache_schema.fields import Fact, each, flag, integer, one_of, optional
 
 DTYPES = (
@@ -23,6 +23,9 @@ DTYPES = (
     "uint32",
     "int64",
 )
+# What a store says is believed only so far: a reader takes the memory of a sample.
+MAX_SAMPLE_NBYTES = 1 << 32
+MAX_DIMENSIONS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,9 @@ class ArraySpec(Fact):
 
     def contradictions(self) -> list[Problem]:
         problems = []
+        if len(self.shape) > MAX_DIMENSIONS or self.bytes_per_sample > MAX_SAMPLE_NBYTES:
+            expected = f"at most {MAX_DIMENSIONS} dimensions and {MAX_SAMPLE_NBYTES:,} bytes"
+            problems.append(Problem("shape", expected, shown(self.shape)))
         if len(self.shape) != len(self.dimension_names):
             expected = f"{len(self.shape)} names, one for each dimension of {self.shape}"
             problems.append(Problem("dimension_names", expected, str(self.dimension_names)))

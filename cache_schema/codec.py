@@ -23,6 +23,7 @@ _SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 _CRC = struct.Struct("<I")
 # Flags and sizes that start a Blosc 1 frame: four bytes, then nbytes, blocksize and cbytes.
 _BLOSC_HEADER = struct.Struct("<4xIII")
+OVERHEAD_NBYTES = 16 + 4  # header and checksum, by which a chunk that cannot be compressed grows
 
 
 def disk_dtype(array: ArraySpec) -> np.dtype:
@@ -76,7 +77,10 @@ def decode(array: ArraySpec, chunk: memoryview, rows: int | None = None) -> np.n
     if (n_bytes, n_compressed) != (array.bytes_per_sample, len(frame)):
         raise Corrupt(f"Blosc frame of {n_bytes} bytes where {array.bytes_per_sample} belong")
     values = np.empty(array.shape, disk_dtype(array))
-    blosc.decompress(frame, values.reshape(-1))
+    try:
+        blosc.decompress(frame, values.reshape(-1))
+    except (RuntimeError, ValueError) as error:
+        raise Corrupt(f"compressed chunk cannot be unpacked: {error}") from None
     return values
 
 

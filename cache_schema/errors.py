@@ -5,7 +5,13 @@ from typing import NamedTuple
 
 
 class CacheError(Exception):
-    """Base of every error that a store reports about itself or about what it was asked."""
+    """Base of every error that a store reports about itself or about what it was asked.
+
+    Its text may quote what stands in a store: what a terminal would obey is spelled out.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class StoreNotFound(CacheError):
@@ -34,6 +40,14 @@ class AlreadyPublished(CacheError):
 
 class NotWritable(CacheError):
     """The disk is full, or does not let us write: what was published stays, the rest can follow later."""
+
+
+class Unreadable(CacheError):
+    """The system does not hand a file out; the file itself may be as it was written."""
+
+
+class NotOurs(CacheError):
+    """Something in a store that no dump made, a link or a folder of somebody's: it is left as it is."""
 
 
 class StorageUnavailable(CacheError):
@@ -87,6 +101,11 @@ class SpecInvalid(CacheError):
     def __reduce__(self) -> tuple[type, tuple[str, tuple[Problem, ...]]]:
         # The default would hand the whole message back in as the title, and lose the problems.
         return type(self), (self.title, self.problems)
+
+
+def printable(text: str) -> str:
+    """A name as it may be printed: what a terminal would obey, and line breaks, are spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object, limit: int = 120) -> str:

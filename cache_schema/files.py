@@ -9,16 +9,22 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
-import shutil
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from cache_schema.errors import AlreadyPublished
+from cache_schema.errors import AlreadyPublished, NotOurs
+from cache_schema.folders import inside, open_below, put_aside, remove_tree
 from cache_schema.storage import S3Path, StorePath, put_bytes, uploaded_folder
 
 STAGING_PREFIX = ".writing-"
+# What `_staging_name` makes: a name of ours, the machine's digits, and random ones.
+_STAGING_NAME = re.compile(
+    rf"{re.escape(STAGING_PREFIX)}[A-Za-z0-9][A-Za-z0-9_-]*-([0-9a-f]{{8}})-[0-9a-f]{{8}}"
+)
 # The file that completes a scene or teacher head: in an object store nothing is renamed, so it goes up last.
 LAST_FILE = "manifest.json"
 
@@ -29,7 +35,10 @@ def sync_to_disk(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a synced file in an unsynced folder can still vanish."""
+    """Make the names in a folder durable: a synced file in an unsynced folder can still vanish.
+
+    Only of folders that this process has made: this follows links.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_to_disk(descriptor)
@@ -63,20 +72,20 @@ def publish_file(store: StorePath, target: StorePath, data: bytes) -> bool:
     """
     if isinstance(target, S3Path):
         return put_bytes(target, data)
-    if target.exists():
+    if os.path.lexists(target):
         return False
-    with _staging_folder(store, target.stem) as folder:
+    with _staging_folder(store, target.stem) as folder, inside(store, *_parents(store, target)) as parent:
         try:
             write_new(folder / target.name, data)
-            _rename_unless_there(folder / target.name, target)
+            _rename_unless_there(folder / target.name, parent, target.name)
         except FileExistsError:
             return False
         except FileNotFoundError:
             # Another machine cleaned up behind a store that was finished meanwhile, see remove_abandoned.
-            if not target.exists():
+            if not os.path.lexists(target):
                 raise
             return False
-    sync_folder(target.parent)
+        sync_to_disk(parent)
     return True
 
 
@@ -85,10 +94,12 @@ def published_folder(store: StorePath, target: StorePath) -> Iterator[Path]:
     """A temporary folder inside `store` that becomes `target` when the block ends well.
 
     An exception in the block removes it. A killed process leaves it behind, under a name that no reader looks
-    at, for `remove_abandoned`. The random part of that name is gone after the rename.
+    at, for `remove_abandoned`. The random part of that name is gone after the rename. What stands at `target`
+    and was not published, such as a file or a folder without manifest, is put aside first, with a warning.
 
     Raises:
-        AlreadyPublished: `target` exists, before the block or, made by another process, after it.
+        AlreadyPublished: `target` is published, before the block or, by another process, after it.
+        NotOurs: the way to `target` leads through a link, or to another file system.
     """
     _refuse_published(target)
     if isinstance(target, S3Path):
@@ -96,18 +107,20 @@ def published_folder(store: StorePath, target: StorePath) -> Iterator[Path]:
             yield staging
             _refuse_published(target)
         return
+    _make_way(store, target)
     with _staging_folder(store, target.name) as staging:
         try:
             yield staging
             for folder, _, _ in os.walk(staging, topdown=False):
                 sync_folder(Path(folder))
-            staging.rename(target)
+            with inside(store) as root, inside(store, *_parents(store, target)) as parent:
+                os.rename(staging.name, target.name, src_dir_fd=root, dst_dir_fd=parent)
+                sync_to_disk(parent)
         except OSError as error:
             # Not there: see publish_file.
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                 _refuse_published(target)
             raise
-        sync_folder(target.parent)
 
 
 def remove_abandoned(store: StorePath, *, of_other_machines: bool = False) -> list[str]:
@@ -121,19 +134,21 @@ def remove_abandoned(store: StorePath, *, of_other_machines: bool = False) -> li
     removed: list[str] = []
     if isinstance(store, S3Path):
         return removed  # scenes that were cut off there are no folders; the next upload overwrites them
-    for name in sorted(os.listdir(store)):
-        if not name.startswith(STAGING_PREFIX) or not (of_other_machines or f"-{machine_tag()}-" in name):
-            continue
-        with contextlib.suppress(OSError):
-            descriptor = _open_locked(store / name)
-            try:
-                # A living writer must never find half of its folder gone: it loses all of it at once.
-                doomed = _staging_name(store, "discarded")
-                (store / name).rename(doomed)
-                removed.append(name)
-                shutil.rmtree(doomed, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+    with inside(store) as root:
+        for name in sorted(os.listdir(root)):
+            made_by = _STAGING_NAME.fullmatch(name)
+            if made_by is None or not (of_other_machines or made_by[1] == machine_tag()):
+                continue
+            with contextlib.suppress(OSError, NotOurs):
+                descriptor = _open_locked(root, store / name)
+                try:
+                    # A living writer must never find half of its folder gone: it loses all of it at once.
+                    doomed = _staging_name(store, "discarded")
+                    os.rename(name, doomed.name, src_dir_fd=root, dst_dir_fd=root)
+                    removed.append(name)
+                    remove_tree(root, doomed.name, doomed)
+                finally:
+                    os.close(descriptor)
     return removed
 
 
@@ -153,7 +168,8 @@ def _staging_folder(store: Path, part: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError, NotOurs), inside(store) as root:
+            remove_tree(root, folder.name, folder)
         os.close(descriptor)
 
 
@@ -163,23 +179,24 @@ def _claim(store: Path, part: str) -> tuple[Path, int]:
         folder = _staging_name(store, part)
         folder.mkdir()
         # Between these two lines it looks abandoned. Who loses it to a cleaner takes another one.
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            descriptor = _open_locked(folder, tolerant=True)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), inside(store) as root:
+            descriptor = _open_locked(root, folder, tolerant=True)
             if folder.exists():
                 return folder, descriptor
             os.close(descriptor)
 
 
-def _open_locked(folder: Path, *, tolerant: bool = False) -> int:
+def _open_locked(root: int, folder: Path, *, tolerant: bool = False) -> int:
     """Descriptor of a folder, locked by this process alone; closing it lets go of the lock.
 
     Args:
+        root: descriptor of the store that it is in.
         tolerant: do without a lock where the file system has none. Nobody else gets one there either, so the
             folder counts as alive for ever, which is the safe mistake.
 
-    Raises BlockingIOError when another process holds the lock, FileNotFoundError, and OSError.
+    Raises BlockingIOError when another process holds the lock, FileNotFoundError, NotOurs, and OSError.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = open_below(root, folder.name, folder)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -189,21 +206,46 @@ def _open_locked(folder: Path, *, tolerant: bool = False) -> int:
     return descriptor
 
 
-def _rename_unless_there(source: Path, target: Path) -> None:
-    """Rename a file. Raises FileExistsError when the target exists."""
+def _rename_unless_there(source: Path, parent: int, name: str) -> None:
+    """Rename a file into the folder of that descriptor. Raises FileExistsError when the name is taken."""
     try:
-        os.link(source, target)
+        os.link(source, name, dst_dir_fd=parent)
     except FileExistsError:
         raise
     except OSError:
         # No hard links here. Two processes may then both succeed, one after the other.
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, "exists", str(target)) from None
-        source.rename(target)
+        if name in os.listdir(parent):
+            raise FileExistsError(errno.EEXIST, "exists", name) from None
+        os.rename(source, name, dst_dir_fd=parent)
+
+
+def _parents(store: Path, target: Path) -> tuple[str, ...]:
+    """Names of the folders between a store and something in it."""
+    return target.parent.relative_to(store).parts
+
+
+def _make_way(store: Path, target: Path) -> None:
+    """Put aside whatever stands at `target` and is no published part; an empty folder just goes."""
+    with inside(store, *_parents(store, target)) as parent:
+        if target.name not in os.listdir(parent):
+            return
+        with contextlib.suppress(OSError):
+            os.rmdir(target.name, dir_fd=parent)
+            return
+    try:
+        aside = store / put_aside(store, *target.relative_to(store).parts)
+    except FileNotFoundError:
+        return  # another process was quicker
+    if (aside / LAST_FILE).is_file():
+        # Published in this very moment: back with it.
+        with inside(store) as root, inside(store, *_parents(store, target)) as parent:
+            os.rename(aside.name, target.name, src_dir_fd=root, dst_dir_fd=parent)
+        _refuse_published(target)
+    warnings.warn(f"{target} was no published part of the store: it is now {aside}", stacklevel=3)
 
 
 def _refuse_published(target: StorePath) -> None:
-    if (target / LAST_FILE if isinstance(target, S3Path) else target).exists():
+    if (target / LAST_FILE).is_file():
         raise AlreadyPublished(
             f"{target} is already published; what is published is never rewritten.\n"
             "Skip it (StoreWriter.published_scenes lists the scenes), or remove the folder to write it again."

@@ -6,6 +6,7 @@ Example:
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -126,7 +127,11 @@ def main(argv: list[str] | None = None) -> int:
     except CacheError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(text, indent=1) if isinstance(text, dict) else text)
+    try:
+        print(json.dumps(text, indent=1) if isinstance(text, dict) else text, flush=True)
+    except BrokenPipeError:
+        # Whoever reads has enough, `head` for one. What is still buffered must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

@@ -4,17 +4,18 @@ A manifest file is one JSON object `{"crc32c":"xxxxxxxx","manifest":…}` and a 
 bytes of the inner value as they stand, so a damaged manifest is never believed.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from cache_schema import names
 from cache_schema.codec import crc32c
+from cache_schema.documents import parse_json, read_document
 from cache_schema.errors import Corrupt, Problem, SpecInvalid, shown
 from cache_schema.fields import Fact, canonical_json, each, fact, integer, optional, text
 from cache_schema.spec import ArraySpec, sha256
 from cache_schema.storage import StorePath
+from cache_schema.zarr_metadata import samples_per_shard
 
 MANIFEST_NAME = "manifest.json"
 _HEAD = b'{"crc32c":"%s","manifest":'
@@ -82,7 +83,14 @@ class SceneManifest(Fact):
                 lengths[f"{record.array.name}.rows"] = len(record.rows), n_samples
             n_shards = -(-n_samples // record.samples_per_shard)
             lengths[f"{record.array.name}.shard_nbytes"] = len(record.shard_nbytes), n_shards
-        return [
+        shards = [
+            Problem(
+                f"{record.array.name}.samples_per_shard", f"at most {most}", str(record.samples_per_shard)
+            )
+            for record in self.arrays
+            if record.samples_per_shard > (most := samples_per_shard(record.array, n_samples))
+        ]
+        return shards + [
             Problem(where, f"{expected} items", str(got))
             for where, (got, expected) in lengths.items()
             if got != expected
@@ -120,31 +128,31 @@ def pack_manifest(manifest: Fact) -> bytes:
     return _HEAD % crc32c(body).encode() + body + _TAIL
 
 
-def read_raw_manifest(folder: StorePath) -> dict[str, Any]:
-    """The manifest of a folder as plain JSON, its checksum tested and its fields not.
-
-    Raises FileNotFoundError when there is none, Corrupt when it is damaged.
-    """
-    path = folder / MANIFEST_NAME
-    return _unpack_raw(path.read_bytes(), path)
-
-
 def read_manifest(folder: StorePath, kind: type[ManifestT]) -> ManifestT:
-    """The manifest of a folder. Raises as `read_raw_manifest` does, and Corrupt when a field does not fit."""
+    """The manifest of a folder. Raises FileNotFoundError when there is none, Corrupt when it is damaged."""
     path = folder / MANIFEST_NAME
-    return unpack_manifest(path.read_bytes(), path, kind)
+    return unpack_manifest(read_document(path), path, kind)
 
 
 def unpack_manifest(data: bytes, path: StorePath, kind: type[ManifestT]) -> ManifestT:
     """Inverse of `pack_manifest`. Raises Corrupt, naming `path`."""
+    return tested(unpack_raw(data, path), path, kind)
+
+
+def tested(raw: dict[str, Any], path: StorePath, kind: type[ManifestT]) -> ManifestT:
+    """What a manifest file records. Raises Corrupt when a field does not fit, naming `path`."""
     try:
-        return kind.from_dict(_unpack_raw(data, path))
+        return kind.from_dict(raw)
     except SpecInvalid as error:
         raise Corrupt(f"{path}: {error}") from None
 
 
-def _unpack_raw(data: bytes, path: StorePath) -> dict[str, Any]:
+def unpack_raw(data: bytes, path: StorePath) -> dict[str, Any]:
+    """The record in a manifest file, its fields not tested. Raises Corrupt when its checksum does not fit."""
     body = data[_HEAD_NBYTES : -len(_TAIL)]
     if data != _HEAD % crc32c(body).encode() + body + _TAIL:
         raise Corrupt(f"{path} does not match its own checksum")
-    return json.loads(body)
+    raw = parse_json(body, path)
+    if not isinstance(raw, dict):
+        raise Corrupt(f"{path} is no record, but {shown(raw)}")
+    return raw

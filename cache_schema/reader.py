@@ -1,22 +1,26 @@
 """Gives the arrays of a sample back by its token."""
 
+import hashlib
 import mmap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
 from cache_schema.codec import crc32c, raw_bytes
-from cache_schema.errors import Corrupt, FingerprintMismatch, Problem, SampleMissing, SpecInvalid
-from cache_schema.fingerprint import digest, require
+from cache_schema.contents import StoreContents
+from cache_schema.documents import read_document
+from cache_schema.errors import Corrupt, Problem, SampleMissing, SpecInvalid
+from cache_schema.fingerprint import require
 from cache_schema.focal import FocalSample
-from cache_schema.manifest import ArrayRecord, SceneManifest, read_manifest, read_raw_manifest
+from cache_schema.manifest import MANIFEST_NAME, ArrayRecord, SceneManifest, unpack_manifest
+from cache_schema.published import PublishedScene
 from cache_schema.shard_reader import ShardReader
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, store_path
-from cache_schema.store_root import SCENES_GROUP, published_scenes, read_root
+from cache_schema.store_root import SCENES_GROUP
 from cache_schema.teacher_head import HEAD_GROUP, read_head
 from cache_schema.zarr_metadata import shard_key
 
@@ -46,7 +50,8 @@ class TargetReader:
     """Random access to the published samples of a store.
 
     Safe to share between threads and to use in forked or spawned workers; pickles as its arguments. It sees
-    the scenes that were published when a sample was first asked for. Memory does not grow with what was read.
+    the scenes that were published when a sample was first asked for, and no other manifests after that. Of a
+    sealed store these are the ones that the seal names. Memory does not grow with what was read.
 
     Args:
         path: the store.
@@ -61,7 +66,9 @@ class TargetReader:
         SchemaTooNew: a later format wrote it.
         FingerprintMismatch: it was made of something else than expected; says which parts differ.
         SpecInvalid: `expect` names a fact that no store has, or `verify_checksums` is something else.
-        Corrupt: what the store says about itself is damaged.
+        Corrupt: what the store says about itself is damaged, or its seal is another store's. From the first
+            use of a sample on also when a scene is not the one that was sealed or planned, or is missing.
+        Unreadable: the system does not hand a file of it out.
     """
 
     def __init__(
@@ -77,7 +84,8 @@ class TargetReader:
         self.path = store_path(path)
         self.expect = expect
         self.verify_checksums = verify_checksums
-        self.spec: StoreSpec = read_root(self.path)
+        self._contents = StoreContents(self.path)
+        self.spec: StoreSpec = self._contents.spec
         if expect is not None:
             require(expect, self.spec, self.path)
         self._array_numbers = {array.name: number for number, array in enumerate(self.spec.stored_arrays)}
@@ -93,22 +101,11 @@ class TargetReader:
     @cached_property
     def scenes(self) -> dict[str, tuple[str, ...]]:
         """Sample tokens in time order, by scene name; scenes sorted by name."""
-        found = {}
-        for name in published_scenes(self.path):
-            raw = read_raw_manifest(self.path / SCENES_GROUP / name)
-            if raw["scene_name"] != name:
-                raise Corrupt(f"scene {name} of {self.path} holds the manifest of {raw['scene_name']}")
-            if raw.get("fingerprint") != self._fingerprint:
-                raise FingerprintMismatch(
-                    f"scene {name} of {self.path} was written by another dump than the one that began it.\n"
-                    "Remove its folder, and run the dump again over the store to make it anew."
-                )
-            found[name] = tuple(raw["sample_tokens"])
-        return found
+        return {name: scene.sample_tokens for name, scene in self._published.items()}
 
     @cached_property
-    def _fingerprint(self) -> str:
-        return digest(self.spec)
+    def _published(self) -> dict[str, PublishedScene]:
+        return {scene.name: replace(scene, raw={}) for scene in self._contents.scenes()}
 
     @cached_property
     def sample_tokens(self) -> tuple[str, ...]:
@@ -177,7 +174,9 @@ class TargetReader:
         Raises StoreNotFound when none were written, FingerprintMismatch when another dump wrote them, Corrupt
         when they are damaged.
         """
-        return read_head(self.path / HEAD_GROUP, self._fingerprint)
+        seal = self._contents.seal
+        sealed = None if seal is None else seal.teacher_head_sha256
+        return read_head(self.path / HEAD_GROUP, self._contents.fingerprint, sealed)
 
     def _wanted(self, names: Iterable[str] | None) -> list[str]:
         known = self._array_numbers
@@ -226,7 +225,14 @@ class TargetReader:
         self._verified[position] = 1
 
     def _open_scene(self, scene_name: str) -> _Scene:
-        manifest = read_manifest(self.path / SCENES_GROUP / scene_name, SceneManifest)
+        path = self.path / SCENES_GROUP / scene_name / MANIFEST_NAME
+        try:
+            data = read_document(path)
+        except FileNotFoundError:
+            raise Corrupt(f"{path} is gone") from None
+        if hashlib.sha256(data).hexdigest() != self._published[scene_name].manifest_sha256:
+            raise Corrupt(f"{path} was changed after this reader opened the store: open it again")
+        manifest = unpack_manifest(data, path, SceneManifest)
         stored = tuple(record.array for record in manifest.arrays)
         if stored != self.spec.stored_arrays:
             raise Corrupt(f"scene {scene_name} of {self.path} holds other arrays than the store's spec says")

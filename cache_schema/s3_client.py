@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
-from cache_schema.errors import StorageUnavailable
+from cache_schema.errors import Corrupt, StorageUnavailable
 
 ATTEMPTS = 7
 TIMEOUT_S = 30.0  # without a byte from the server
@@ -28,6 +28,7 @@ _FIRST_WAIT_S = 0.1  # doubles with every attempt
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _BLOCK_NBYTES = 1 << 20
+_ANSWER_NBYTES = 1 << 24  # of an answer whose length nobody can know before
 
 _local = threading.local()
 
@@ -49,18 +50,22 @@ def request(
     query: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     body: BinaryIO | None = None,
+    limit: int | None = None,
 ) -> Response:
     """One request, repeated while the server or the network fails in a way that may pass.
 
     Args:
         key: of the object; empty for the bucket itself.
         body: what to upload, from its beginning.
+        limit: most bytes that the answer may have; no more are taken.
 
     Raises:
         FileNotFoundError: no such object or bucket.
+        Corrupt: the answer is longer than `limit`.
         StorageUnavailable: refused, or still failing after ATTEMPTS; names the object.
     """
     url = f"s3://{bucket}/{key}"
+    limit = _ANSWER_NBYTES if limit is None else limit
     payload = _EMPTY_SHA256 if body is None else _sha256(body)
     trouble = ""
     for attempt in range(ATTEMPTS):
@@ -68,12 +73,14 @@ def request(
             # At random, lest workers that failed together come back together.
             time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
         try:
-            response = _once(method, bucket, key, query or {}, dict(headers or {}), body, payload)
+            response = _once(method, bucket, key, query or {}, dict(headers or {}), body, payload, limit)
         except (OSError, http.client.HTTPException) as error:
             _forget_connection()
             trouble = f"{type(error).__name__}: {error}"
             continue
         if response.status < 300:
+            if len(response.body) > limit:
+                raise Corrupt(f"{url} has more than {limit:,} bytes, which cannot be right")
             return response
         if response.status == 404:
             raise FileNotFoundError(2, "no such object", url)
@@ -123,6 +130,7 @@ def _once(
     headers: dict[str, str],
     body: BinaryIO | None,
     payload_sha256: str,
+    limit: int,
 ) -> Response:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
@@ -150,8 +158,10 @@ def _once(
     connection = _connection(address.scheme, address.netloc)
     connection.request(method, f"{path}?{query_text}" if query_text else path, body, headers)
     answer = connection.getresponse()
-    content = answer.read()
-    if answer.will_close:
+    content = answer.read(limit + 1)
+    if len(content) <= limit and answer.length:
+        raise http.client.IncompleteRead(content, answer.length)
+    if answer.will_close or len(content) > limit:
         _forget_connection()
     return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
 

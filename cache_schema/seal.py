@@ -6,22 +6,26 @@ manifest and from there its arrays. Two stores are the same to the last byte whe
 
 import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from cache_schema import names
+from cache_schema.documents import is_there, read_document
 from cache_schema.errors import Corrupt, StoreNotFound
 from cache_schema.fields import Fact, each, fact, integer, optional, text
-from cache_schema.files import publish_file, sync_folder
-from cache_schema.manifest import MANIFEST_NAME, pack_manifest, read_raw_manifest, unpack_manifest
-from cache_schema.storage import StorePath
-from cache_schema.store_plan import StorePlan
+from cache_schema.files import publish_file, sync_to_disk
+from cache_schema.fingerprint import digest as fingerprint_of
+from cache_schema.folders import inside
+from cache_schema.manifest import MANIFEST_NAME, pack_manifest, unpack_manifest
+from cache_schema.published import read_scene
+from cache_schema.storage import S3Path, StorePath
+from cache_schema.store_plan import StorePlan, some
+from cache_schema.store_root import read_root
 from cache_schema.teacher_head import HEAD_GROUP
 from cache_schema.zarr_metadata import METADATA_NAME
 
 SEAL_NAME = "sealed.json"
-_SCENES = "scenes"
 
 digest = text(r"[0-9a-f]{64}", "a sha256 as 64 small hexadecimal digits")
 
@@ -44,31 +48,32 @@ class Seal(Fact):
     root_sha256: Annotated[str, digest]  # of the root's zarr.json
     teacher_head_sha256: Annotated[str | None, optional(digest)]  # of its manifest; None when there is none
 
+    @property
+    def manifest_sha256(self) -> dict[str, str]:
+        """Digests of the manifests by scene name."""
+        return {scene.scene_name: scene.manifest_sha256 for scene in self.scenes}
+
 
 def make_seal(store: StorePath, plan: StorePlan) -> Seal:
     """The seal of a store whose planned scenes are all published.
 
-    Raises Corrupt when a manifest is damaged or of another length than planned.
+    Raises Corrupt and FingerprintMismatch as `read_scene` does.
     """
-    scenes = []
-    for scene in plan.scenes:
-        folder = store / _SCENES / scene.scene_name
-        n_samples = len(read_raw_manifest(folder)["sample_tokens"])
-        if n_samples != scene.n_samples:
-            raise Corrupt(f"scene {scene.scene_name} has {n_samples} samples, {scene.n_samples} are planned")
-        scenes.append(
-            SealedScene(
-                scene_name=scene.scene_name,
-                n_samples=n_samples,
-                manifest_sha256=_sha256(folder / MANIFEST_NAME),
-            )
-        )
+    fingerprint = fingerprint_of(read_root(store))
+    scenes = [read_scene(store, scene.scene_name, fingerprint, plan) for scene in plan.scenes]
     head = store / HEAD_GROUP / MANIFEST_NAME
     return Seal(
-        n_samples=sum(scene.n_samples for scene in scenes),
-        scenes=tuple(scenes),
+        n_samples=sum(len(scene.sample_tokens) for scene in scenes),
+        scenes=tuple(
+            SealedScene(
+                scene_name=scene.name,
+                n_samples=len(scene.sample_tokens),
+                manifest_sha256=scene.manifest_sha256,
+            )
+            for scene in scenes
+        ),
         root_sha256=_sha256(store / METADATA_NAME),
-        teacher_head_sha256=_sha256(head) if head.exists() else None,
+        teacher_head_sha256=_sha256(head) if is_there(head) else None,
     )
 
 
@@ -78,9 +83,12 @@ def write_seal(store: StorePath, seal: Seal) -> bool:
     Raises Corrupt when the store bears a seal that says something else.
     """
     written = publish_file(store, store / SEAL_NAME, pack_manifest(seal))
-    if not written and read_seal(store) != seal:
+    if not written and (before := read_seal(store)) != seal:
+        had = before.manifest_sha256
+        others = [name for name, sha256 in seal.manifest_sha256.items() if had.get(name) != sha256]
         raise Corrupt(
-            f"{store / SEAL_NAME} was made for other contents than the store has.\n"
+            f"{store / SEAL_NAME} was made for other contents than the store has"
+            f"{f': scenes {some(others)} differ' if others else ''}.\n"
             "Verify the store (cache_schema/inspect_cache.py verify); remove the seal when all is well."
         )
     return written
@@ -90,7 +98,7 @@ def read_seal(store: StorePath) -> Seal:
     """Raises StoreNotFound when the store is not sealed, Corrupt when the seal is damaged."""
     path = store / SEAL_NAME
     try:
-        data = path.read_bytes()
+        data = read_document(path)
     except FileNotFoundError:
         raise StoreNotFound(f"{store} is not sealed: scenes are missing, or a dump still runs") from None
     return unpack_manifest(data, path, Seal)
@@ -98,11 +106,13 @@ def read_seal(store: StorePath) -> Seal:
 
 def remove_seal(store: StorePath) -> None:
     """Take the seal off, before a scene is taken out of the store."""
-    with contextlib.suppress(FileNotFoundError):
+    if isinstance(store, S3Path):
         (store / SEAL_NAME).unlink()
-        if isinstance(store, Path):
-            sync_folder(store)
+        return
+    with contextlib.suppress(FileNotFoundError), inside(store) as root:
+        os.unlink(SEAL_NAME, dir_fd=root)
+        sync_to_disk(root)
 
 
 def _sha256(path: StorePath) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_document(path)).hexdigest()

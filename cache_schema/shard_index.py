@@ -9,6 +9,7 @@ import struct
 import google_crc32c
 import numpy as np
 
+from cache_schema.documents import FileBytes
 from cache_schema.errors import Corrupt
 from cache_schema.storage import RemoteBytes
 
@@ -30,7 +31,7 @@ def pack_index(extents: list[tuple[int, int]], slots: int) -> bytes:
     return body + _CRC.pack(google_crc32c.value(body))
 
 
-def unpack_index(shard: memoryview | RemoteBytes, slots: int) -> np.ndarray:
+def unpack_index(shard: memoryview | RemoteBytes | FileBytes, slots: int) -> np.ndarray:
     """(slots, 2) uint64 of offset and nbytes, from a whole shard.
 
     Raises Corrupt when the shard is too short, the checksum is wrong, or a chunk reaches outside its place.

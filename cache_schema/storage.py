@@ -6,6 +6,7 @@
 import contextlib
 import io
 import os
+import re
 import shutil
 import tempfile
 import xml.etree.ElementTree as ElementTree
@@ -18,6 +19,9 @@ from cache_schema.errors import Corrupt, StorageUnavailable, StoreNotFound
 from cache_schema.s3_client import request
 
 _SCHEME = "s3://"
+_ENDPOINT = "AWS_ENDPOINT_URL"
+_MAX_PAGES = 10_000  # of a thousand names each
+_PAGE_NBYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,17 @@ class S3Path:
     def __str__(self) -> str:
         return f"{_SCHEME}{self.bucket}/{self.key}"
 
-    def read_bytes(self) -> bytes:
-        """The whole object. Raises FileNotFoundError."""
-        return request("GET", self.bucket, self.key).body
+    def read_bytes(self, limit: int | None = None) -> bytes:
+        """The whole object. Raises FileNotFoundError, and Corrupt when it has more than `limit` bytes."""
+        return request("GET", self.bucket, self.key, limit=limit).body
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes start…stop of the object, stop > start.
 
         Raises FileNotFoundError, and Corrupt when the server gives other bytes than these.
         """
-        answer = request("GET", self.bucket, self.key, headers={"range": f"bytes={start}-{stop - 1}"})
+        headers = {"range": f"bytes={start}-{stop - 1}"}
+        answer = request("GET", self.bucket, self.key, headers=headers, limit=stop - start)
         place = answer.headers.get("content-range", "")
         if answer.status != 206 or not place.startswith(f"bytes {start}-{stop - 1}/"):
             raise Corrupt(f"{self}: bytes {start} to {stop} asked for, got {place or 'another answer'}")
@@ -64,7 +69,12 @@ class S3Path:
 
     def size(self) -> int:
         """Bytes of the object. Raises FileNotFoundError."""
-        return int(request("HEAD", self.bucket, self.key).headers["content-length"])
+        found = request("HEAD", self.bucket, self.key).headers.get("content-length", "")
+        if not found.isdecimal():
+            raise StorageUnavailable(
+                f"{self}: the server does not say how long it is. Is {_ENDPOINT} one of S3?"
+            )
+        return int(found)
 
     def exists(self) -> bool:
         """Whether there is an object of this very key."""
@@ -102,14 +112,23 @@ class S3Path:
 
     def _listed(self, options: Mapping[str, str]) -> Iterator[str]:
         query = {"list-type": "2", "prefix": f"{self.key}/", **options}
-        while True:
-            page = ElementTree.fromstring(request("GET", self.bucket, "", query=query).body)
+        for _ in range(_MAX_PAGES):
+            page = self._page(request("GET", self.bucket, "", query=query, limit=_PAGE_NBYTES).body)
             keys = page.iterfind("{*}Contents/{*}Key"), page.iterfind("{*}CommonPrefixes/{*}Prefix")
             yield from (str(key.text)[len(self.key) + 1 :] for kind in keys for key in kind)
             following = page.findtext("{*}NextContinuationToken")
             if not following:
                 return
             query["continuation-token"] = following
+        raise StorageUnavailable(f"{self}: its listing does not end. Is {_ENDPOINT} the right server?")
+
+    def _page(self, body: bytes) -> ElementTree.Element:
+        try:
+            if b"<!" in body:  # a document type, which S3 never sends, may grow without end
+                raise ElementTree.ParseError("a document type")
+            return ElementTree.fromstring(body)
+        except ElementTree.ParseError as error:
+            raise StorageUnavailable(f"{self}: no listing: {error}. Is {_ENDPOINT} one of S3?") from None
 
 
 StorePath = Path | S3Path
@@ -131,10 +150,18 @@ class RemoteBytes:
 
 
 def store_path(place: "str | StorePath") -> StorePath:
-    """A store's place from what a user says. Raises StoreNotFound when an URL names no prefix."""
+    """A store's place from what a user says. Raises StoreNotFound for an URL that is none of ours."""
     if isinstance(place, S3Path):
         return place
-    return S3Path.from_url(place) if str(place).startswith(_SCHEME) else Path(place)
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(place))
+    if scheme is None:
+        return Path(place)
+    if scheme[0] != _SCHEME:
+        raise StoreNotFound(
+            f"{place}: a store lies in a folder or at {_SCHEME}bucket/prefix, not at {scheme[0]}\n"
+            "Copy it into a folder, or reach its bucket by S3 (AWS_ENDPOINT_URL)."
+        )
+    return S3Path.from_url(place)
 
 
 def names_in(folder: StorePath) -> list[str]:

@@ -1,7 +1,8 @@
 """Which scenes a store is to hold, said when it is begun: otherwise nobody could tell when it is complete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from cache_schema import names
@@ -30,7 +31,7 @@ class StorePlan(Fact):
             scenes=tuple(PlannedScene(scene_name=n, n_samples=n_samples[n]) for n in sorted(n_samples))
         )
 
-    @property
+    @cached_property
     def n_samples(self) -> dict[str, int]:
         """Samples by scene name."""
         return {scene.scene_name: scene.n_samples for scene in self.scenes}
@@ -50,13 +51,14 @@ class StorePlan(Fact):
             return
         lines = [f"{store} was begun for other scenes; it is to hold {len(planned)}"]
         if strangers:
-            lines.append(f"  not among them: {_some(strangers)}")
+            lines.append(f"  not among them: {some(strangers)}")
         if resized:
             was = [f"{name} with {planned[name]} samples, not {wanted[name]}" for name in resized]
-            lines.append(f"  of another length: {_some(was)}")
+            lines.append(f"  of another length: {some(was)}")
         lines.append("Dump these scenes into another store, or leave them out with --scenes.")
         raise FingerprintMismatch("\n".join(lines))
 
 
-def _some(items: list[str], limit: int = 5) -> str:
+def some(items: Sequence[str], limit: int = 5) -> str:
+    """The first few names of a list that may be long, and how many there are besides."""
     return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")

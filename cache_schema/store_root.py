@@ -1,12 +1,14 @@
 """The root group of a store: where its spec stands and where the scenes are."""
 
-import json
+import contextlib
 from pathlib import Path
 from typing import Any
 
+from cache_schema import names
 from cache_schema.codec import crc32c
-from cache_schema.errors import AlreadyPublished, Corrupt, SpecInvalid, StoreNotFound
-from cache_schema.fields import canonical_json
+from cache_schema.documents import is_there, parse_json, read_document
+from cache_schema.errors import AlreadyPublished, Corrupt, SpecInvalid, StoreNotFound, printable
+from cache_schema.fields import Unfit, canonical_json
 from cache_schema.files import STAGING_PREFIX, publish_file
 from cache_schema.manifest import MANIFEST_NAME
 from cache_schema.spec import StoreSpec, read_spec
@@ -29,11 +31,12 @@ def create_root(path: StorePath, spec: StoreSpec, plan: StorePlan | None = None)
     exists = AlreadyPublished(f"{path} is a store already; open it to add scenes to it")
     if (path / METADATA_NAME).exists():
         raise exists
-    ours = (SCENES_GROUP, STAGING_PREFIX)
-    strangers = [entry for entry in names_in(path) if not entry.startswith(ours)]
-    if strangers:
-        raise AlreadyPublished(f"{path} is no store and not empty: it holds {', '.join(strangers[:5])}")
     scenes = path / SCENES_GROUP
+    strangers = [n for n in names_in(path) if n != SCENES_GROUP and not n.startswith(STAGING_PREFIX)]
+    strangers += [f"{SCENES_GROUP}/{n}" for n in names_in(scenes) if n != METADATA_NAME]
+    if strangers or (isinstance(path, Path) and path.exists() and not path.is_dir()):
+        holds = f"it holds {', '.join(map(printable, strangers[:5]))}" if strangers else "it is no folder"
+        raise AlreadyPublished(f"{path} is no store and not empty: {holds}")
     if isinstance(scenes, Path):
         scenes.mkdir(parents=True, exist_ok=True)
     publish_file(path, scenes / METADATA_NAME, group_document({}))
@@ -80,10 +83,20 @@ def read_plan(path: StorePath) -> StorePlan | None:
         raise Corrupt(f"{path / METADATA_NAME}: {error}") from None
 
 
-def published_scenes(path: StorePath) -> list[str]:
-    """Names of the scenes that have a manifest, sorted."""
+def published_scenes(path: StorePath, plan: StorePlan | None) -> list[str]:
+    """Names of the scenes that have a manifest, sorted; of a planned store each planned one is asked for."""
     scenes = path / SCENES_GROUP
-    return sorted(name for name in names_in(scenes) if (scenes / name / MANIFEST_NAME).is_file())
+    found = plan.n_samples if plan is not None else _scene_names(names_in(scenes))
+    return [name for name in found if is_there(scenes / name / MANIFEST_NAME)]
+
+
+def _scene_names(found: list[str]) -> list[str]:
+    """Of names in a folder those that a scene may have."""
+    valid = []
+    for name in found:
+        with contextlib.suppress(Unfit):
+            valid.append(names.scene_name(name))
+    return valid
 
 
 def _checksum(raw: Any) -> str | None:
@@ -95,13 +108,11 @@ def _checksum(raw: Any) -> str | None:
 
 def _root_attributes(path: StorePath) -> dict[str, Any]:
     try:
-        document = json.loads((path / METADATA_NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        document = parse_json(read_document(path / METADATA_NAME), path / METADATA_NAME)
+    except FileNotFoundError:
         raise StoreNotFound(
             f"no store at {path}: there is no {METADATA_NAME}.\n"
             f"Make one with extract/dump_teacher.py --out {path}"
         ) from None
-    except ValueError as error:
-        raise Corrupt(f"{path / METADATA_NAME} is not JSON: {error}") from None
     attributes = document.get("attributes") if isinstance(document, dict) else None
     return attributes if isinstance(attributes, dict) else {}

@@ -1,5 +1,6 @@
 """The weights of the teacher's head, once a store: who distils needs no checkpoint."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 
 from cache_schema import names
 from cache_schema.codec import crc32c, raw_bytes
+from cache_schema.documents import read_document
 from cache_schema.errors import (
     Corrupt,
     FingerprintMismatch,
@@ -26,8 +28,9 @@ from cache_schema.manifest import (
     ParameterRecord,
     file_records,
     pack_manifest,
-    read_manifest,
+    unpack_manifest,
 )
+from cache_schema.published import REDO
 from cache_schema.storage import StorePath
 from cache_schema.zarr_metadata import METADATA_NAME, group_document, parameter_document, parameter_key
 
@@ -88,23 +91,28 @@ def write_head(folder: Path, parameters: Mapping[str, np.ndarray], manifest: Hea
     write_new(folder / MANIFEST_NAME, pack_manifest(manifest))
 
 
-def read_head(folder: StorePath, fingerprint: str) -> dict[str, np.ndarray]:
+def read_head(folder: StorePath, fingerprint: str, sealed: str | None = None) -> dict[str, np.ndarray]:
     """All parameters by dotted name, float32, each tested against its checksum.
 
     Args:
         folder: the head's group.
         fingerprint: of the store.
+        sealed: SHA-256 that its manifest must have.
 
     Raises StoreNotFound when no head was published here, FingerprintMismatch when it is that of another
-    store, Corrupt when a parameter is damaged.
+    store, Corrupt when a parameter is damaged or the head is not the one that was sealed.
     """
+    path = folder / MANIFEST_NAME
     try:
-        manifest = read_manifest(folder, HeadManifest)
+        data = read_document(path)
+        manifest = unpack_manifest(data, path, HeadManifest)
     except FileNotFoundError:
         raise StoreNotFound(
             f"{folder} holds no teacher head.\n"
             "Run the dump again over the same store: it writes what is missing."
         ) from None
+    if sealed not in (None, hashlib.sha256(data).hexdigest()):
+        raise Corrupt(f"{folder} is not the teacher head that was sealed.\n{REDO}")
     if manifest.fingerprint != fingerprint:
         raise FingerprintMismatch(
             f"{folder} was written by another dump than the one that began the store.\n"
@@ -115,10 +123,11 @@ def read_head(folder: StorePath, fingerprint: str) -> dict[str, np.ndarray]:
 
 def _read_parameter(folder: StorePath, record: ParameterRecord) -> np.ndarray:
     path = folder / record.name / parameter_key(record.shape)
+    nbytes = 4 * math.prod(record.shape)
     try:
-        data = path.read_bytes()
+        data = read_document(path, nbytes)
     except FileNotFoundError:
         raise Corrupt(f"{path} is gone") from None
-    if len(data) != 4 * math.prod(record.shape) or crc32c(data) != record.crc32c:
+    if len(data) != nbytes or crc32c(data) != record.crc32c:
         raise Corrupt(f"{path} does not match the checksum of parameter {record.name}")
     return np.frombuffer(data, "<f4").reshape(record.shape).copy()

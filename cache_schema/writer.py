@@ -2,19 +2,22 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from cache_schema import fingerprint, names
-from cache_schema.errors import AlreadyPublished, SampleMissing
+from cache_schema.documents import is_there
+from cache_schema.errors import AlreadyPublished, Corrupt, SampleMissing
 from cache_schema.files import published_folder, remove_abandoned
+from cache_schema.folders import inside
 from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
 from cache_schema.scene_writer import SceneWriter, require_samples
 from cache_schema.seal import SEAL_NAME, make_seal, write_seal
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath, store_path
-from cache_schema.store_plan import StorePlan
+from cache_schema.store_plan import StorePlan, some
 from cache_schema.store_root import SCENES_GROUP, create_root, published_scenes, read_plan, read_root
 from cache_schema.teacher_head import HEAD_GROUP, head_manifest, write_head
 
@@ -48,17 +51,27 @@ class StoreWriter:
 
     @classmethod
     def open(cls, path: str | StorePath) -> Self:
-        """Open a store to add to it. Raises StoreNotFound, SchemaTooNew, Corrupt."""
+        """Open a store to add to it.
+
+        Raises StoreNotFound, SchemaTooNew, Corrupt, and NotOurs when its folder of scenes is a link.
+        """
         path = store_path(path)
-        return cls(path, read_root(path), read_plan(path))
+        spec, plan = read_root(path), read_plan(path)
+        if isinstance(path, Path):
+            try:
+                with inside(path, SCENES_GROUP):
+                    pass
+            except FileNotFoundError:
+                raise Corrupt(f"{path / SCENES_GROUP} is gone: dump into a new store") from None
+        return cls(path, spec, plan)
 
     def published_scenes(self) -> list[str]:
         """Names of the scenes that are finished, whoever wrote them; sorted."""
-        return published_scenes(self.path)
+        return published_scenes(self.path, self.plan)
 
     def is_published(self, scene_name: str) -> bool:
         """Whether a scene is finished, whoever wrote it."""
-        return (self.path / SCENES_GROUP / scene_name / MANIFEST_NAME).is_file()
+        return is_there(self.path / SCENES_GROUP / scene_name / MANIFEST_NAME)
 
     def missing_scenes(self) -> list[str]:
         """Planned scenes that are not published; sorted. Empty without a plan."""
@@ -68,7 +81,7 @@ class StoreWriter:
     @property
     def sealed(self) -> bool:
         """Whether the store bears the mark of being complete."""
-        return (self.path / SEAL_NAME).is_file()
+        return is_there(self.path / SEAL_NAME)
 
     def seal(self) -> bool:
         """Mark a complete store as complete; returns whether this call did it, and no other process before.
@@ -79,12 +92,13 @@ class StoreWriter:
         Raises:
             SampleMissing: planned scenes are not published, or there is no plan.
             Corrupt: a manifest is damaged, or the store bears the seal of other contents.
+            FingerprintMismatch: another dump wrote one of the scenes.
         """
         missing = self.missing_scenes()
         if self.plan is None or missing:
             raise SampleMissing(
                 f"{self.path} cannot be sealed: "
-                + (f"{len(missing)} scenes are missing, {missing[0]} first" if missing else "it has no plan")
+                + (f"{len(missing)} scenes are missing: {some(missing)}" if missing else "it has no plan")
             )
         written = write_seal(self.path, make_seal(self.path, self.plan))
         remove_abandoned(self.path, of_other_machines=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from cache_schema.errors import NotWritable
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath
+from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import published_scenes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -41,7 +42,7 @@ def explained(store: StorePath, missing_nbytes: Callable[[], int]) -> Iterator[N
 
 def missing_nbytes(store: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> int:
     """Bytes of the planned samples (by scene name) that are not published, before compression."""
-    published = set(published_scenes(store))
+    published = set(published_scenes(store, StorePlan.of(planned)))
     return sum(n for name, n in planned.items() if name not in published) * spec.bytes_per_sample
 
 

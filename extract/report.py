@@ -5,7 +5,7 @@ from __future__ import annotations
 from cache_schema.manifest import SceneManifest, read_manifest
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath
-from cache_schema.store_root import SCENES_GROUP, published_scenes
+from cache_schema.store_root import SCENES_GROUP, published_scenes, read_plan
 from extract.engine import DumpReport
 
 
@@ -67,5 +67,6 @@ def array_bytes(store: StorePath, name: str) -> int:
     """Bytes of one array's files over all published scenes; of its shards alone in an object store."""
     if not isinstance(store, S3Path):
         return sum(file.stat().st_size for file in store.glob(f"scenes/*/{name}/**/*") if file.is_file())
-    scenes = (read_manifest(store / SCENES_GROUP / scene, SceneManifest) for scene in published_scenes(store))
+    published = published_scenes(store, read_plan(store))
+    scenes = (read_manifest(store / SCENES_GROUP / scene, SceneManifest) for scene in published)
     return sum(sum(r.shard_nbytes) for scene in scenes for r in scene.arrays if r.array.name == name)

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from mmengine.logging import MMLogger
 
-from cache_schema.errors import AlreadyPublished, FingerprintMismatch, StoreNotFound
+from cache_schema.errors import AlreadyPublished, FingerprintMismatch, SampleMissing, StoreNotFound
 from cache_schema.fingerprint import difference
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath, store_path
-from cache_schema.store_plan import StorePlan
+from cache_schema.store_plan import StorePlan, some
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
@@ -144,6 +144,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
                 progress=os.environ.get("LOCAL_RANK", "0") == "0",
             )
             missing = writer.missing_scenes()
+            require_published(part.scene_names, missing, store)
             sealed = not missing and writer.seal()
     return replace(report, shard=str(shard), scenes_missing=len(missing), sealed=sealed), spec
 
@@ -200,6 +201,16 @@ def create_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -
         if writer is None:
             raise
         return writer
+
+
+def require_published(own: Sequence[str], missing: Sequence[str], store: StorePath) -> None:
+    """Raise SampleMissing when scenes of this process's part are not there, although it has dumped them."""
+    left = [name for name in own if name in set(missing)]
+    if left:
+        raise SampleMissing(
+            f"{store} still lacks {some(left)}, which this dump had to publish.\n"
+            "Look at what stands in their place in its folder of scenes, then run the same command again."
+        )
 
 
 def unpublished(index: NuScenesIndex, writer: StoreWriter | None) -> NuScenesIndex:

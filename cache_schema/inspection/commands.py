@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cache_schema.errors import NotOurs, NotWritable
 from cache_schema.inspection.diff import as_text as difference_text
 from cache_schema.inspection.diff import difference
 from cache_schema.inspection.faults import Findings
@@ -20,6 +21,7 @@ from cache_schema.inspection.sample import load_sample, statistics
 from cache_schema.inspection.tables import aligned, bytes_text
 from cache_schema.inspection.verify import verify as verify_store
 from cache_schema.storage import store_path
+from cache_schema.store_plan import some
 
 
 def info(args: Namespace) -> tuple[str | dict[str, Any], int]:
@@ -43,7 +45,7 @@ def verify(args: Namespace) -> tuple[str, int]:
         lines += ["", f"{len(findings.faults)} faults:"]
         lines += aligned([(f"  {fault.path}", fault.what) for fault in findings.faults])
         lines += ["", *_what_to_do(args, findings)]
-    return "\n".join(lines), 1 if findings.faults else 0
+    return "\n".join(lines), 0 if findings.complete else 1
 
 
 def show(args: Namespace) -> tuple[str, int]:
@@ -107,17 +109,27 @@ def _summary(findings: Findings) -> str:
         rows.append(
             ("left behind", f"{len(findings.left_behind)} parts of dumps that still run, or were killed")
         )
-    if not findings.faults:
+    if findings.aside:
+        rows.append(("put aside", ", ".join(findings.aside)))
+    if findings.complete:
         rows.append(("result", "every byte is as it was written"))
+    elif not findings.faults:
+        rows.append(("result", f"not all was read: there is no {some(findings.missing_scenes)}"))
     return "\n".join(aligned(rows))
 
 
 def _what_to_do(args: Namespace, findings: Findings) -> list[str]:
     lines = []
     if args.repair:
-        removed = repair(store_path(args.store), findings)
-        if removed:
-            lines += [f"taken out: {', '.join(removed)}", "Run the same dump again: it writes only these."]
+        try:
+            done = repair(store_path(args.store), findings)
+        except (NotOurs, NotWritable) as error:
+            return [str(error)]
+        if done.taken_out:
+            lines.append(f"taken out: {', '.join(done.taken_out)}")
+            lines.append("Run the same dump again: it writes only these.")
+        if done.aside:
+            lines.append(f"put aside, because no dump wrote it, and left to you: {', '.join(done.aside)}")
     elif findings.damaged_parts:
         lines.append("Take damaged scenes out with --repair, then run the same dump again.")
     if any(fault.damage and not fault.part and fault.path.endswith("zarr.json") for fault in findings.faults):

@@ -25,8 +25,9 @@ class Findings:
     """What was looked at, and what was found.
 
     Attributes:
-        missing_scenes: planned and not published, which is no fault of a store that is not sealed.
+        missing_scenes: planned and not there, which is no fault of a store that is not sealed.
         left_behind: temporary folders of dumps that run or were killed; not part of the store.
+        aside: what was put aside, because it stood in the place of a scene; not part of the store either.
     """
 
     scenes: int = 0
@@ -37,11 +38,17 @@ class Findings:
     has_head: bool = False
     missing_scenes: list[str] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, part: str, path: str, what: object, *, damage: bool = True) -> None:
         """Note a fault."""
         self.faults.append(Fault(part, path, str(what), damage))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is planned was read, and is as it was written."""
+        return not self.faults and not self.missing_scenes
 
     @property
     def damaged_parts(self) -> list[str]:

@@ -4,15 +4,15 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+from cache_schema.contents import StoreContents
 from cache_schema.files import STAGING_PREFIX
 from cache_schema.inspection.tables import aligned, bytes_text, shape_text
-from cache_schema.manifest import HeadManifest, read_manifest, read_raw_manifest
-from cache_schema.seal import SEAL_NAME, read_seal
+from cache_schema.manifest import HeadManifest, read_manifest
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, names_in
-from cache_schema.store_root import SCENES_GROUP, published_scenes, read_plan, read_root
+from cache_schema.store_plan import StorePlan
+from cache_schema.store_root import SCENES_GROUP
 from cache_schema.teacher_head import HEAD_GROUP
-from cache_schema.zarr_metadata import METADATA_NAME
 
 
 def describe(path: StorePath) -> dict[str, Any]:
@@ -20,18 +20,15 @@ def describe(path: StorePath) -> dict[str, Any]:
 
     Raises StoreNotFound, SchemaTooNew, or Corrupt when a record is damaged.
     """
-    spec = read_root(path)
+    contents = StoreContents(path)
+    spec, plan = contents.spec, contents.plan
     on_disk = {array.name: 0 for array in spec.stored_arrays}
     scenes = {}
-    for name in published_scenes(path):
-        manifest = read_raw_manifest(path / SCENES_GROUP / name)
-        scenes[name] = len(manifest["sample_tokens"])
-        for record in manifest["arrays"]:
-            array_name = record["array"]["name"]
-            on_disk[array_name] = on_disk.get(array_name, 0) + sum(record["shard_nbytes"])
+    for scene in contents.scenes():
+        scenes[scene.name] = len(scene.sample_tokens)
+        for record in scene.manifest().arrays:
+            on_disk[record.array.name] = on_disk.get(record.array.name, 0) + sum(record.shard_nbytes)
     n_samples = sum(scenes.values())
-    plan = read_plan(path)
-    sealed = (path / SEAL_NAME).exists() and read_seal(path) is not None
     return {
         "schema_version": spec.schema_version,
         "profile": spec.profile,
@@ -45,9 +42,9 @@ def describe(path: StorePath) -> dict[str, Any]:
         "class_names": list(spec.outputs.class_names),
         "scenes": scenes,
         "samples": n_samples,
-        "sealed": sealed,
+        "sealed": contents.seal is not None,
         "missing_scenes": None if plan is None else [name for name in plan.n_samples if name not in scenes],
-        "left_behind": left_behind(path, scenes),
+        "left_behind": left_behind(path, scenes, plan),
         "arrays": [
             array.to_dict()
             | {
@@ -61,14 +58,15 @@ def describe(path: StorePath) -> dict[str, Any]:
     }
 
 
-def left_behind(path: StorePath, published: Collection[str]) -> list[str]:
+def left_behind(path: StorePath, published: Collection[str], plan: StorePlan | None) -> list[str]:
     """Parts that are being written, or whose writer was killed.
 
-    In an object store those are scenes without a manifest, which the next dump writes over.
+    In an object store those are planned scenes without a manifest, which the next dump writes over.
     """
     if isinstance(path, S3Path):
+        planned = () if plan is None else plan.n_samples
         names = names_in(path / SCENES_GROUP)
-        return [f"{SCENES_GROUP}/{name}" for name in names if name != METADATA_NAME and name not in published]
+        return [f"{SCENES_GROUP}/{name}" for name in names if name in planned and name not in published]
     return [name for name in names_in(path) if name.startswith(STAGING_PREFIX)]
 
 

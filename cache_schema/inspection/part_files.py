@@ -3,17 +3,16 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from cache_schema.codec import crc32c, raw_bytes
-from cache_schema.errors import Corrupt
+from cache_schema.documents import MAX_NBYTES, read_document
+from cache_schema.errors import Corrupt, Unreadable
 from cache_schema.inspection.faults import Fault, Findings
 from cache_schema.manifest import MANIFEST_NAME, ArrayRecord, FileRecord, HeadManifest, SceneManifest
 from cache_schema.shard_reader import ShardReader
 from cache_schema.storage import StorePath, names_below
 from cache_schema.zarr_metadata import METADATA_NAME, parameter_key, shard_key
-
-_BLOCK_NBYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,22 @@ def check_head_files(store: StorePath, part: str, manifest: HeadManifest, findin
 def check_file(store: StorePath, part: str, record: FileRecord, findings: Findings) -> None:
     """One small file against its size and checksum."""
     path = f"{part}/{record.path}"
-    try:
-        data = (store / path).read_bytes()
-    except OSError as error:
-        findings.faults.append(unreadable(part, path, error))
+    data = read_part(store, part, path, max(record.nbytes, MAX_NBYTES), findings)
+    if data is None:
         return
     if len(data) != record.nbytes:
         findings.add(part, path, f"has {len(data)} bytes, {record.nbytes} were written")
     elif crc32c(data) != record.crc32c:
         findings.add(part, path, "does not match its checksum")
+
+
+def read_part(store: StorePath, part: str, path: str, limit: int, findings: Findings) -> bytes | None:
+    """A file of a part that has at most `limit` bytes; None, and a fault, when it cannot be read."""
+    try:
+        return read_document(store / path, limit)
+    except (FileNotFoundError, Corrupt, Unreadable) as error:
+        findings.faults.append(unread(part, path, store, error))
+        return None
 
 
 def check_names(store: StorePath, part: str, expected: Iterable[str], findings: Findings) -> None:
@@ -100,44 +106,35 @@ def check_shard(store: StorePath, shard: Shard) -> list[Fault]:
     first = shard.number * shard.record.samples_per_shard
     checksums = shard.record.crc32c[first : first + shard.record.samples_per_shard]
     try:
-        if isinstance(store, Path):
-            _read_through(store / shard.path)
         reader = ShardReader(
             store / shard.path,
             shard.record.array,
             slots=shard.record.samples_per_shard,
             nbytes=shard.nbytes,
             rows=shard.record.rows_in_shard(shard.number),
+            mapped=False,  # a bad sector, or a file that is cut meanwhile, would kill the process
         )
-    except Corrupt as error:
-        return [Fault(shard.part, shard.path, _without_path(error, store / shard.path))]
-    except OSError as error:
-        return [unreadable(shard.part, shard.path, error)]
+    except (Corrupt, Unreadable) as error:
+        return [unread(shard.part, shard.path, store, error)]
     faults = []
     for slot, checksum in enumerate(checksums):
         try:
             if crc32c(raw_bytes(reader.read(slot))) != checksum:
                 raise Corrupt("its values do not match their checksum")
         except Corrupt as error:
-            what = f"row {first + slot}: {_without_path(error, store / shard.path)}"
+            what = f"row {first + slot}: {without_path(error, store / shard.path)}"
             faults.append(Fault(shard.part, shard.path, what))
     return faults
 
 
-def unreadable(part: str, path: str, error: OSError) -> Fault:
-    """A file that the system does not hand out. One that is merely forbidden is no reason for a repair."""
+def unread(part: str, path: str, store: StorePath, error: Exception) -> Fault:
+    """A file that could not be read. One that is merely not handed out is no reason for a repair."""
     if isinstance(error, FileNotFoundError):
         return Fault(part, path, "is gone")
-    return Fault(part, path, f"cannot be read: {error.strerror}", not isinstance(error, PermissionError))
+    return Fault(part, path, without_path(error, store / path), not isinstance(error, Unreadable))
 
 
-def _read_through(path: Path) -> None:
-    # A bad sector under a memory map kills the process; under a plain read it is an error that can be told.
-    buffer = bytearray(_BLOCK_NBYTES)
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
-
-
-def _without_path(error: Corrupt, path: StorePath) -> str:
-    return str(error).removeprefix(str(path)).lstrip(":, ")
+def without_path(error: Exception, path: StorePath) -> str:
+    """What an error says, on one line, when the path is told anyway."""
+    lines = str(error).removeprefix(str(path)).lstrip(":, ").splitlines()
+    return "; ".join(line.strip() for line in lines)

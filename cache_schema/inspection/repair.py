@@ -1,44 +1,132 @@
-"""Take damaged parts out of a store, so that the next dump writes them again and nothing else."""
+"""Take damaged parts out of a store, so that the next dump writes them again and nothing else.
 
-import secrets
-import shutil
-from collections.abc import Iterable
+Only what the plan names is touched, and of that only files that a dump writes are removed. Whatever else lies
+among them is put aside, under a name in the root that counts as no part of the store.
+"""
 
-from cache_schema.files import STAGING_PREFIX, sync_folder
+import contextlib
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from cache_schema.errors import CacheError, NotOurs, NotWritable
+from cache_schema.folders import inside, open_below, put_aside
 from cache_schema.inspection.faults import Findings
-from cache_schema.manifest import MANIFEST_NAME
+from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
 from cache_schema.seal import SEAL_NAME, remove_seal
+from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath
+from cache_schema.store_root import read_plan, read_root
+from cache_schema.teacher_head import HEAD_GROUP
+from cache_schema.zarr_metadata import METADATA_NAME, parameter_key, samples_per_shard, shard_key
 
 
-def repair(store: StorePath, findings: Findings) -> list[str]:
-    """Unpublish what `verify` found damaged; returns the relative paths of what is gone.
+@dataclass
+class Repaired:
+    """Relative paths of what was taken out, and names of what was put aside because it may be somebody's."""
 
-    The seal goes first: a sealed store never lacks a scene. Faults of the root, and files that do not belong
-    into the store, are left alone.
+    taken_out: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
+
+
+def repair(store: StorePath, findings: Findings) -> Repaired:
+    """Unpublish what `verify` found damaged: all of it, or nothing.
+
+    The seal goes first, because a sealed store never lacks a scene. It goes only when the same dump can make
+    another one: with a sound root that has a plan, and when every damaged part can be taken out.
+
+    Raises NotOurs, and nothing was touched, when that is not so; NotWritable as the disk does.
     """
     parts = findings.damaged_parts
-    seal_is_wrong = any(fault.path == SEAL_NAME for fault in findings.faults)
-    removed = []
-    if (parts or seal_is_wrong) and (store / SEAL_NAME).exists():
-        remove_seal(store)
-        removed.append(SEAL_NAME)
-    return removed + unpublish(store, parts)
+    done = Repaired()
+    if not parts and not any(fault.path == SEAL_NAME for fault in findings.faults):
+        return done
+    try:
+        known = _known_files(store, parts)
+        there = [part for part in parts if isinstance(store, S3Path) or _can_be_taken_out(store, part)]
+        if findings.sealed:
+            remove_seal(store)
+            done.taken_out.append(SEAL_NAME)
+        for part in there:
+            _unpublish(store, part, known[part], done)
+    except OSError as error:
+        raise NotWritable(f"{store} cannot be repaired: {error.strerror}: {error.filename or ''}") from None
+    return done
 
 
-def unpublish(store: StorePath, parts: Iterable[str]) -> list[str]:
-    """Take parts, given as relative folders, away: from one moment to the next, then file by file."""
-    removed = []
-    for part in parts:
-        folder = store / part
-        if isinstance(folder, S3Path):
-            (folder / MANIFEST_NAME).unlink()  # from here on no reader takes notice of the others
-            for name in folder.all_names():
-                (folder / name).unlink()
-        else:
-            doomed = store / f"{STAGING_PREFIX}damaged-{folder.name}-{secrets.token_hex(4)}"
-            folder.rename(doomed)
-            sync_folder(folder.parent)
-            shutil.rmtree(doomed)
-        removed.append(part)
-    return removed
+def _known_files(store: StorePath, parts: list[str]) -> dict[str, list[str]]:
+    """For each part the relative paths of the files that a dump writes into it, the manifest first."""
+    try:
+        spec, plan = read_root(store), read_plan(store)
+    except CacheError as error:
+        raise NotOurs(f"nothing was taken out, as no dump could write it again: {error}") from None
+    if plan is None:
+        raise NotOurs(f"nothing was taken out: {store} has no plan, so what belongs into it is not known")
+    return {
+        part: _head_files(store)
+        if part == HEAD_GROUP
+        else _scene_files(spec, plan.n_samples[PurePosixPath(part).name])
+        for part in parts
+    }
+
+
+def _scene_files(spec: StoreSpec, n_samples: int) -> list[str]:
+    files = [MANIFEST_NAME, METADATA_NAME]
+    for array in spec.stored_arrays:
+        n_shards = math.ceil(n_samples / samples_per_shard(array, n_samples))
+        files += [f"{array.name}/{shard_key(array, number)}" for number in range(n_shards)]
+        files.append(f"{array.name}/{METADATA_NAME}")
+    return files
+
+
+def _head_files(store: StorePath) -> list[str]:
+    with contextlib.suppress(CacheError, FileNotFoundError):
+        records = read_manifest(store / HEAD_GROUP, HeadManifest).parameters
+        files = [f"{r.name}/{name}" for r in records for name in (parameter_key(r.shape), METADATA_NAME)]
+        return [MANIFEST_NAME, METADATA_NAME, *files]
+    return [MANIFEST_NAME]
+
+
+def _can_be_taken_out(store: Path, part: str) -> bool:
+    """Whether there is something to take out. Raises NotOurs when it may not be touched."""
+    *parents, name = PurePosixPath(part).parts
+    with inside(store, *parents) as parent:
+        if name not in os.listdir(parent):
+            return False
+        if (store / part).is_symlink() or (store / part).is_dir():
+            os.close(open_below(parent, name, store / part))
+        if not os.access(".", os.W_OK, dir_fd=parent):
+            raise NotWritable(f"{store / part} cannot be taken out: its folder is not writable")
+    return True
+
+
+def _unpublish(store: StorePath, part: str, files: list[str], done: Repaired) -> None:
+    """Take a part away: from one moment to the next, then file by file."""
+    if isinstance(store, S3Path):
+        for file in files:  # after the first, the manifest, no reader takes notice of the others
+            (store / part / file).unlink()
+        done.taken_out.append(part)
+        return
+    ours = (store / part / MANIFEST_NAME).is_file()
+    aside = put_aside(store, *PurePosixPath(part).parts)
+    done.taken_out.append(part)
+    if ours:
+        _remove_files(store, aside, files)
+    if os.path.lexists(store / aside):
+        done.aside.append(aside)
+
+
+def _remove_files(store: Path, name: str, files: list[str]) -> None:
+    """Remove these files of a folder in the root, and the folders that are empty after it."""
+    folders = sorted({str(PurePosixPath(file).parent) for file in files} - {"."})
+    for file in files:
+        *parents, last = PurePosixPath(file).parts
+        with contextlib.suppress(OSError, NotOurs), inside(store, name, *parents) as parent:
+            os.unlink(last, dir_fd=parent)
+    with inside(store, name) as folder:
+        for below in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(below, dir_fd=folder)
+    with contextlib.suppress(OSError), inside(store) as root:
+        os.rmdir(name, dir_fd=root)

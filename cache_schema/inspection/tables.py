@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 
+from cache_schema.errors import printable
+
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Rows as lines with columns of one width; the columns whose numbers are in `right` end flush."""
+    """Rows as lines with columns of one width; the columns whose numbers are in `right` end flush.
+
+    Cells may come from a store or a file system: what does not print is spelled out.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(

@@ -5,14 +5,21 @@ and sizes of a part's files follow from its manifest, and every byte in them is 
 the seal bear their own.
 """
 
-import json
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 from cache_schema import fingerprint
-from cache_schema.errors import CacheError, Corrupt, StoreNotFound
+from cache_schema.contents import require_own_seal
+from cache_schema.documents import MAX_NBYTES, parse_json, read_document
+from cache_schema.errors import CacheError, Corrupt, StoreNotFound, Unreadable
 from cache_schema.files import STAGING_PREFIX
+from cache_schema.folders import ASIDE_PREFIX
 from cache_schema.inspection.faults import Fault, Findings
 from cache_schema.inspection.info import left_behind
 from cache_schema.inspection.part_files import (
@@ -20,11 +27,12 @@ from cache_schema.inspection.part_files import (
     check_head_files,
     check_scene_files,
     check_shard,
+    read_part,
     shards_of,
-    unreadable,
+    without_path,
 )
-from cache_schema.manifest import MANIFEST_NAME, HeadManifest, SceneManifest, read_manifest
-from cache_schema.seal import SEAL_NAME, make_seal, read_seal
+from cache_schema.manifest import MANIFEST_NAME, HeadManifest, SceneManifest, unpack_manifest
+from cache_schema.seal import SEAL_NAME, Seal, read_seal
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, names_in
 from cache_schema.store_plan import StorePlan
@@ -41,6 +49,7 @@ from cache_schema.store_root import (
 from cache_schema.teacher_head import HEAD_GROUP
 from cache_schema.zarr_metadata import METADATA_NAME, group_document
 
+_STRANGER = "does not belong there"
 _SHARDS_AHEAD = 4  # for each process: enough to keep it busy
 _ROOT_ATTRIBUTES = (SPEC_ATTRIBUTE, SPEC_CHECKSUM_ATTRIBUTE, PLAN_ATTRIBUTE, PLAN_CHECKSUM_ATTRIBUTE)
 
@@ -57,18 +66,19 @@ def verify(
     Raises StoreNotFound and SchemaTooNew. Damage of any kind is a fault in the result.
     """
     findings = Findings()
-    spec, plan = _check_root(store, findings)
-    if isinstance(store, S3Path) and not (store / SEAL_NAME).exists():
-        findings.left_behind += left_behind(store, published_scenes(store))
+    said = _check_root(store, findings)
+    if isinstance(store, S3Path) and said.seal is None:
+        findings.left_behind += left_behind(store, published_scenes(store, said.plan), said.plan)
+    listed = [name for name in names_in(store / SCENES_GROUP) if name != METADATA_NAME]
     shards: list[Shard] = []
     tokens: dict[str, str] = {}
-    for name in names_in(store / SCENES_GROUP):
-        if name != METADATA_NAME and f"{SCENES_GROUP}/{name}" not in findings.left_behind:
-            shards += _check_scene(store, name, spec, tokens, findings)
-    _check_head(store, spec, findings)
-    if plan is not None:
-        _check_plan(store, plan, findings)
-    _check_seal(store, plan, findings)
+    for name in listed if said.n_samples is None else said.n_samples:
+        shards += _check_scene(store, name, said, tokens, findings)
+    for name in listed:
+        if said.n_samples is not None and name not in said.n_samples:
+            what = "is no scene of the store's plan" if (store / SCENES_GROUP / name).is_dir() else _STRANGER
+            findings.add("", f"{SCENES_GROUP}/{name}", what, damage=False)
+    _check_head(store, said, findings)
     total = sum(shard.nbytes for shard in shards)
     done = 0
     for shard, faults in _checked_shards(store, shards, jobs):
@@ -80,66 +90,102 @@ def verify(
     return findings
 
 
-def _check_root(store: StorePath, findings: Findings) -> tuple[StoreSpec | None, StorePlan | None]:
+@dataclass(frozen=True)
+class _Said:
+    """What the store says about itself, as far as it can be believed."""
+
+    spec: StoreSpec | None
+    plan: StorePlan | None
+    seal: Seal | None
+
+    @property
+    def n_samples(self) -> dict[str, int] | None:
+        """Samples of the scenes that it must have; None when nobody knows."""
+        if self.plan is not None:
+            return self.plan.n_samples
+        return None if self.seal is None else {s.scene_name: s.n_samples for s in self.seal.scenes}
+
+
+def _check_root(store: StorePath, findings: Findings) -> _Said:
     spec = plan = None
     try:
         spec = read_root(store)
         plan = read_plan(store)
-        data = (store / METADATA_NAME).read_bytes()
-        attributes = json.loads(data)["attributes"]
+        data = read_document(store / METADATA_NAME)
+        attributes = parse_json(data, store / METADATA_NAME)["attributes"]
         expected = group_document({name: attributes[name] for name in _ROOT_ATTRIBUTES if name in attributes})
         if data != expected:
             findings.add("", METADATA_NAME, "is not what a dump writes")
     except Corrupt as error:
-        findings.add("", METADATA_NAME, error)
+        findings.add("", METADATA_NAME, without_path(error, store / METADATA_NAME))
     findings.planned = plan is not None
-    try:
-        if (store / SCENES_GROUP / METADATA_NAME).read_bytes() != group_document({}):
-            findings.add("", f"{SCENES_GROUP}/{METADATA_NAME}", "is not what a dump writes")
-    except OSError as error:
-        findings.faults.append(unreadable("", f"{SCENES_GROUP}/{METADATA_NAME}", error))
+    if isinstance(store, Path) and (store / SCENES_GROUP).is_symlink():
+        findings.add("", SCENES_GROUP, "is a link, which no dump makes", damage=False)
+    path = f"{SCENES_GROUP}/{METADATA_NAME}"
+    if read_part(store, "", path, MAX_NBYTES, findings) not in (None, group_document({})):
+        findings.add("", path, "is not what a dump writes")
     for name in names_in(store):
         if name.startswith(STAGING_PREFIX):
             findings.left_behind.append(name)
+        elif name.startswith(ASIDE_PREFIX):
+            findings.aside.append(name)
         elif name not in (METADATA_NAME, SCENES_GROUP, HEAD_GROUP, SEAL_NAME):
-            findings.add("", name, "does not belong there", damage=False)
-    return spec, plan
+            findings.add("", name, _STRANGER, damage=False)
+    return _Said(spec, plan, _check_seal(store, plan, findings))
 
 
 def _check_scene(
-    store: StorePath, name: str, spec: StoreSpec | None, tokens: dict[str, str], findings: Findings
+    store: StorePath, name: str, said: _Said, tokens: dict[str, str], findings: Findings
 ) -> list[Shard]:
     """Everything but the shards, which are returned; `tokens` says which scene has a sample."""
     part = f"{SCENES_GROUP}/{name}"
     path = f"{part}/{MANIFEST_NAME}"
-    if not (store / part).is_dir():
-        findings.add("", part, "does not belong there", damage=False)
+    if part in findings.left_behind or not _is_there(store, part):
+        findings.missing_scenes.append(name)
+        if said.seal is not None:
+            findings.add(part, part, "is gone")
         return []
-    manifest = _manifest(store, part, SceneManifest, findings)
+    known = said.n_samples is not None
+    if isinstance(store, Path) and not (store / part).is_dir():
+        findings.add(part if known else "", part, "is no folder" if known else _STRANGER, damage=known)
+        return []
+    if isinstance(store, Path) and (store / part).is_symlink():
+        findings.add("", part, "is a link, which no dump makes", damage=False)
+    sealed = None if said.seal is None else said.seal.manifest_sha256.get(name)
+    manifest = _manifest(store, part, SceneManifest, sealed, findings)
     if manifest is None:
         return []
     findings.scenes += 1
     findings.samples += len(manifest.sample_tokens)
     if manifest.scene_name != name:
         findings.add(part, path, f"is the manifest of scene {manifest.scene_name}")
-    if spec is not None and tuple(record.array for record in manifest.arrays) != spec.stored_arrays:
+    if known and said.n_samples[name] != len(manifest.sample_tokens):
+        findings.add(
+            part, path, f"has {len(manifest.sample_tokens)} samples, {said.n_samples[name]} are planned"
+        )
+    if said.spec is not None and tuple(r.array for r in manifest.arrays) != said.spec.stored_arrays:
         findings.add(part, path, "has other arrays than the store's spec says")
     for token in manifest.sample_tokens:
         if token in tokens:
             findings.add(part, path, f"has sample {token}, which scene {tokens[token]} has too")
         tokens.setdefault(token, name)
-    _check_fingerprint(manifest, part, spec, findings)
+    _check_fingerprint(manifest, part, said.spec, findings)
     check_scene_files(store, part, manifest, findings)
     return shards_of(part, manifest)
 
 
-def _check_head(store: StorePath, spec: StoreSpec | None, findings: Findings) -> None:
-    if not ((store / HEAD_GROUP).exists() or (store / HEAD_GROUP).is_dir()):
+def _check_head(store: StorePath, said: _Said, findings: Findings) -> None:
+    sealed = None if said.seal is None else said.seal.teacher_head_sha256
+    if not _is_there(store, HEAD_GROUP):
+        if sealed is not None:
+            findings.add(HEAD_GROUP, HEAD_GROUP, "is gone")
         return
-    manifest = _manifest(store, HEAD_GROUP, HeadManifest, findings)
+    if said.seal is not None and sealed is None:
+        findings.add("", HEAD_GROUP, "is not in the seal", damage=False)
+    manifest = _manifest(store, HEAD_GROUP, HeadManifest, sealed, findings)
     if manifest is not None:
         findings.has_head = True
-        _check_fingerprint(manifest, HEAD_GROUP, spec, findings)
+        _check_fingerprint(manifest, HEAD_GROUP, said.spec, findings)
         findings.n_bytes += check_head_files(store, HEAD_GROUP, manifest, findings)
 
 
@@ -151,43 +197,51 @@ def _check_fingerprint(
 
 
 def _manifest(
-    store: StorePath, part: str, kind: type[SceneManifest] | type[HeadManifest], findings: Findings
+    store: StorePath,
+    part: str,
+    kind: type[SceneManifest] | type[HeadManifest],
+    sealed: str | None,
+    findings: Findings,
 ) -> SceneManifest | HeadManifest | None:
+    """The manifest of a part; `sealed` is the SHA-256 that it has to have, None when nobody knows."""
+    path = f"{part}/{MANIFEST_NAME}"
+    data = read_part(store, part, path, MAX_NBYTES, findings)
+    if data is None:
+        return None
+    if sealed not in (None, hashlib.sha256(data).hexdigest()):
+        findings.add(part, path, "is not the one that was sealed")
     try:
-        return read_manifest(store / part, kind)
+        return unpack_manifest(data, store / path, kind)
     except Corrupt as error:
-        findings.add(part, f"{part}/{MANIFEST_NAME}", error)
-    except OSError as error:
-        findings.faults.append(unreadable(part, f"{part}/{MANIFEST_NAME}", error))
+        findings.add(part, path, without_path(error, store / path))
     return None
 
 
-def _check_plan(store: StorePath, plan: StorePlan, findings: Findings) -> None:
-    """Scenes that were never planned are faults; planned ones that are not there yet are not."""
-    there = set(names_in(store / SCENES_GROUP)) - {METADATA_NAME}
-    there -= {name.removeprefix(f"{SCENES_GROUP}/") for name in findings.left_behind}
-    findings.missing_scenes = [name for name in plan.n_samples if name not in there]
-    for name in sorted(there - set(plan.n_samples)):
-        if (store / SCENES_GROUP / name).is_dir():
-            findings.add("", f"{SCENES_GROUP}/{name}", "is no scene of the store's plan", damage=False)
-
-
-def _check_seal(store: StorePath, plan: StorePlan | None, findings: Findings) -> None:
-    """A seal says that all is there, and which bytes: it must say so of what is there now."""
+def _check_seal(store: StorePath, plan: StorePlan | None, findings: Findings) -> Seal | None:
+    """The seal, if it is one of this store: it says that all is there, and which bytes."""
     try:
         seal = read_seal(store)
-        findings.sealed = True
-        if any(fault.path == METADATA_NAME for fault in findings.faults):
-            return  # the root is at fault, not the seal
-        if plan is None:
-            findings.add("", SEAL_NAME, "seals a store that has no plan")
-        elif seal != make_seal(store, plan):
-            findings.add("", SEAL_NAME, "was made for other contents than the store has")
     except StoreNotFound:
-        return
-    except (CacheError, OSError) as error:
+        return None
+    except (Corrupt, Unreadable) as error:
         findings.sealed = True
-        findings.add("", SEAL_NAME, f"cannot be confirmed: {error}")
+        findings.add("", SEAL_NAME, without_path(error, store / SEAL_NAME))
+        return None
+    findings.sealed = True
+    if any(fault.path == METADATA_NAME for fault in findings.faults):
+        return seal  # the root is at fault, not the seal
+    try:
+        require_own_seal(seal, store, plan)
+    except Corrupt as error:
+        findings.add("", SEAL_NAME, without_path(error, store / SEAL_NAME))
+        return None
+    return seal
+
+
+def _is_there(store: StorePath, part: str) -> bool:
+    """Whether anything bears the name of a part."""
+    place = store / part
+    return os.path.lexists(place) if isinstance(place, Path) else place.is_dir()
 
 
 def _checked_shards(store: StorePath, shards: list[Shard], jobs: int) -> Iterator[tuple[Shard, list[Fault]]]:
@@ -205,4 +259,9 @@ def _checked_shards(store: StorePath, shards: list[Shard], jobs: int) -> Iterato
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
+                try:
+                    yield running.pop(future), future.result()
+                except BrokenProcessPool:
+                    raise CacheError(
+                        f"a process that read {store} was killed: the memory may be short.\nUse fewer --jobs."
+                    ) from None

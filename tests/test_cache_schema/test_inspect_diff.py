@@ -67,6 +67,7 @@ def test_tolerance_decides_the_exit_code(stores, capsys):
 def test_samples_in_one_store_only(stores, tmp_path, capsys):
     part = tmp_path / "part.zarr"
     shutil.copytree(stores["exact"], part)
+    (part / "sealed.json").unlink()
     shutil.rmtree(part / "scenes/scene-0002")
     assert inspect_cache.main(["diff", str(stores["exact"]), str(part)]) == 0
     out = capsys.readouterr().out

@@ -103,7 +103,7 @@ def test_scene_without_manifest_is_invisible(store):
 
 def test_same_sample_in_two_scenes(store):
     shutil.copytree(store / "scenes" / "scene-0001", store / "scenes" / "scene-0003")
-    with pytest.raises(Corrupt, match=r"scene-0003 .* manifest of scene-0001"):
+    with pytest.raises(Corrupt, match=r"scene-0003 .* manifest of 'scene-0001'"):
         len(TargetReader(store))
 
 

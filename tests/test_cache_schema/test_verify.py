@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from corruption_cases import sealed_store
-from store_cases import small_spec, write_scene
+from store_cases import small_spec, small_store, write_scene
 
 from cache_schema import inspect_cache
 from cache_schema.inspection.repair import repair
@@ -91,35 +91,44 @@ def test_files_that_do_not_belong_there(store):
         "teacher_head/a/b",
     ]
     assert findings.damaged_parts == []
-    assert repair(store, findings) == []
+    assert repair(store, findings).taken_out == []
     assert (store / "scenes/scene-0001/manifest.json").is_file()
 
 
 def test_a_scene_under_another_name(store):
     shutil.move(store / "scenes/scene-0001", store / "scenes/scene-0003")
-    faults = verify(store).faults
-    assert {"is the manifest of scene scene-0001", "is no scene of the store's plan"} <= {
-        f.what for f in faults
+    found = {fault.path: fault.what for fault in verify(store).faults}
+    assert found == {
+        "scenes/scene-0001": "is gone",
+        "scenes/scene-0003": "is no scene of the store's plan",
     }
 
 
-def test_a_scene_twice(store):
+def test_a_scene_twice(tmp_path):
+    store = small_store(tmp_path / "unplanned.zarr", SCENES)
     shutil.copytree(store / "scenes/scene-0001", store / "scenes/scene-0003")
-    assert any("which scene scene-0001 has too" in fault.what for fault in verify(store).faults)
+    whats = {fault.what for fault in verify(store).faults}
+    assert "is the manifest of scene scene-0001" in whats
+    assert "has sample scene-0001-token0, which scene scene-0001 has too" in whats
 
 
 def test_a_sealed_store_without_a_scene(store):
     shutil.rmtree(store / "scenes/scene-0002")
-    faults = verify(store).faults
-    assert [fault.path for fault in faults] == ["sealed.json"]
+    findings = verify(store)
+    assert [(fault.path, fault.what) for fault in findings.faults] == [("scenes/scene-0002", "is gone")]
+    assert repair(store, findings).taken_out == ["sealed.json"]
+    write_scene(StoreWriter.open(store), "scene-0002", 2)
+    assert verify(store).complete
 
 
-def test_unfinished_is_no_fault(tmp_path, capsys):
+def test_unfinished_is_no_fault_and_not_all_that_is_planned(tmp_path, capsys):
     writer = StoreWriter.create(tmp_path / "s.zarr", small_spec(), planned=SCENES)
     write_scene(writer, "scene-0001", 3)
     (tmp_path / "s.zarr/.writing-scene-0002-00000000").mkdir()
-    assert inspect_cache.main(["verify", str(tmp_path / "s.zarr")]) == 0
+    assert inspect_cache.main(["verify", str(tmp_path / "s.zarr")]) == 1
     out = capsys.readouterr().out
+    assert "not all was read: there is no scene-0002" in out
+    assert "faults" not in out
     assert "unfinished, 1 planned scenes" in out
     assert "1 parts of dumps" in out
 
@@ -151,7 +160,8 @@ def test_repair_takes_out_exactly_the_damaged_scene(store, capsys):
 def test_repair_of_the_teacher_head(store):
     flip(store / "teacher_head/decoder.weight/c.0.0")
     findings = verify(store)
-    assert repair(store, findings) == ["sealed.json", "teacher_head"]
+    assert repair(store, findings).taken_out == ["sealed.json", "teacher_head"]
+    assert not (store / "teacher_head").exists()
     assert not verify(store).faults
 
 
@@ -159,7 +169,7 @@ def test_a_damaged_root_costs_nothing_else(store):
     flip(store / "zarr.json")
     findings = verify(store)
     assert [fault.path for fault in findings.faults] == ["zarr.json"]
-    assert repair(store, findings) == []
+    assert repair(store, findings).taken_out == []
     assert findings.samples == 5
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from dump_cases import SCENES, TEACHER, contents, temporary
 
+from cache_schema.errors import AlreadyPublished
 from cache_schema.reader import TargetReader
 from cache_schema.seal import read_seal
 from cache_schema.writer import StoreWriter
@@ -182,3 +183,34 @@ def test_image_that_breaks_while_the_dump_runs(
     image.write_bytes(whole)
     assert run_dump(store, data=data) == 0
     assert contents(store) == contents(peace)
+
+
+def test_what_stands_in_the_place_of_a_scene_is_put_aside(peace, run_dump, tmp_path, capsys):
+    store = tmp_path / "teacher.zarr"
+    assert run_dump(store, "--shard", "1/6") == 0
+    missing = StoreWriter.open(store).missing_scenes()
+    (store / "scenes" / missing[0]).mkdir()
+    (store / "scenes" / missing[0] / "notes.txt").write_text("mine")
+    (store / "scenes" / missing[1]).write_text("mine")
+    capsys.readouterr()
+    assert run_dump(store) == 0
+    assert "warning: " in capsys.readouterr().err
+    found = contents(store)
+    aside = {name: found.pop(name) for name in list(found) if name.startswith(".aside-")}
+    assert found == contents(peace)
+    assert set(aside.values()) == {b"mine"}
+    assert len(aside) == 2
+
+
+def test_a_scene_that_stays_unpublished_is_named(run_dump, tmp_path, monkeypatch, capsys):
+    scene = StoreWriter.scene
+
+    def never(self, scene_name, *args):
+        if scene_name == "scene-0002":
+            raise AlreadyPublished("by somebody")
+        return scene(self, scene_name, *args)
+
+    monkeypatch.setattr(StoreWriter, "scene", never)
+    assert run_dump(tmp_path / "teacher.zarr") == 2
+    assert "still lacks scene-0002" in capsys.readouterr().err
+    assert not StoreWriter.open(tmp_path / "teacher.zarr").sealed

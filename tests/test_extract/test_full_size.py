@@ -16,7 +16,7 @@ import torch
 from golden.formula import state_dict
 
 from cache_schema.inspection.verify import verify
-from cache_schema.manifest import read_raw_manifest
+from cache_schema.manifest import SceneManifest, read_manifest
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
@@ -83,7 +83,7 @@ def test_profiles_of_a_real_keyframe(profile, least_mb, most_mb, dump):
     assert verify(reader.path).faults == []
     (token,) = reader.sample_tokens
     wanted, stored = exact[token], reader[token]
-    sizes = [size for record in scene_arrays(reader) for size in record["shard_nbytes"]]
+    sizes = [size for record in scene_arrays(reader) for size in record.shard_nbytes]
     assert least_mb <= sum(sizes) / 1e6 <= most_mb
     for name in ("bev_feats", *(f"pv_feats_{level}" for level in range(4))):
         values, scale = wanted[name].astype(np.float32), stored[f"{name}_scale"]
@@ -102,4 +102,4 @@ def test_profiles_of_a_real_keyframe(profile, least_mb, most_mb, dump):
 
 def scene_arrays(reader):
     (scene,) = reader.scenes
-    return read_raw_manifest(reader.path / "scenes" / scene)["arrays"]
+    return read_manifest(reader.path / "scenes" / scene, SceneManifest).arrays
