@@ -1,13 +1,14 @@
 """FD3D: masked generation in the instance areas of both views, the focal term and the query term.
 
-docs/decisions/0004 lists what the paper leaves open and why it is as it is here.
+docs/decisions/0004 lists what the paper leaves open and why it is as it is here. The weights give every term a third of
+the detection loss's gradient at the student's maps, or as much as that: benchmarks/results/term_gradients.md.
 """
 distiller = dict(
     init_from_teacher='head',
     terms=dict(
-        pv_generation=dict(mask_ratio=0.5),
-        bev_generation=dict(bev_map='generated'),
-        focal=dict(bev_map='raw'),
+        pv_generation=dict(weight=0.02, mask_ratio=0.5),
+        bev_generation=dict(weight=0.05, bev_map='generated'),
+        focal=dict(weight=0.05, bev_map='raw'),
         query=dict(logit_weight=2.0, box_weight=0.25)),
     areas=dict(
         ground_truth=True,

@@ -95,7 +95,7 @@ class PvGeneration(nn.Module):
         levels: Sequence[tuple[int, int]],
         channels: int,
         mask_ratio: float = 0.5,
-        weight: float = 1.0,
+        weight: float = 0.02,
         skip_empty: bool = True,
     ) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class BevGeneration(nn.Module):
 
     needs = Needs(bev=True, areas=True)
 
-    def __init__(self, *, weight: float = 0.1, bev_map: str = "generated") -> None:
+    def __init__(self, *, weight: float = 0.05, bev_map: str = "generated") -> None:
         super().__init__()
         self.bev_map, self.distance = bev_map, AreaL2(weight=weight)
 
@@ -155,7 +155,7 @@ class FocalTerm(nn.Module):
     needs = Needs(arrays=(*QUERY_ARRAYS, *SAMPLING_ARRAYS), areas=True, head=True)
 
     def __init__(
-        self, *, value_projections: Sequence[nn.Linear], weight: float = 0.1, bev_map: str = "raw"
+        self, *, value_projections: Sequence[nn.Linear], weight: float = 0.05, bev_map: str = "raw"
     ) -> None:
         super().__init__()
         self.bev_map = bev_map
