@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 
 from camera3d.boxes import encode_official
 from camera3d.detectors import Detector, DetectorOutputs, build_detector
-from camera3d.detectors.bevformer.criterion import GroundTruth
+from camera3d.detectors.query_based.criterion import GroundTruth
 from camera3d.errors import ConfigInvalid
 
 # Batched matrix products sum in another order than single ones.
