@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bevformer_cases import GOLDEN, ROOT, frame_inputs, golden, shrunk_detector
+from bevformer_cases import frame_inputs, golden, shrunk_detector
+from detector_cases import GOLDEN, ROOT
 
 from camera3d.boxes import encode_official, to_legacy
 from camera3d.detectors import DetectorOutputs, build_detector
