@@ -34,7 +34,10 @@ model = dict(
         num_outs=4,
         relu_before_extra_convs=True),
     pv_strides=(8, 16, 32, 64),
-    pts_bbox_head=dict(decoder_layers=6, num_queries=900))
+    pts_bbox_head=dict(decoder_layers=6, num_queries=900),
+    # Which boxes a checkpoint predicts: 'official', 'mmdet3d' (trained or converted with mmdet3d 1.x), or what its
+    # own record says.
+    checkpoint_boxes='auto')
 
 # Images as the network wants them: BGR, mean in pixel values, 900×1600 padded at the bottom.
 inputs = dict(

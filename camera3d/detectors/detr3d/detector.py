@@ -6,14 +6,16 @@ Source: Wang et al., DETR3D, CoRL 2021.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
+from camera3d.checkpoint import Checkpoint
 from camera3d.detectors.detr3d.builder import build_detr3d_head
+from camera3d.detectors.detr3d.checkpoint import box_form, check_choice, exchange_box_rows
 from camera3d.detectors.detr3d.outputs import DETR3DOutputs
 from camera3d.detectors.protocol import Detections
 from camera3d.detectors.query_based.criterion import SetCriterion
@@ -35,6 +37,11 @@ class DETR3D(Base3DDetector):
         num_cameras: the weights are learnt a camera slot, so the cameras' order is part of the weights.
         max_detections: how many of queries × classes `decode` looks at.
         grid_mask_prob: how likely GridMask hides a lattice of squares in the images of a training step.
+        checkpoint_boxes: what the box branches of a checkpoint to be loaded answer in: `official`, `mmdet3d`
+            (1.x), or `auto`, see `box_form`.
+
+    Raises:
+        ConfigInvalid: `checkpoint_boxes` is none of these.
     """
 
     numerics_version = 1
@@ -51,6 +58,7 @@ class DETR3D(Base3DDetector):
         num_cameras: int = 6,
         max_detections: int = MAX_DETECTIONS,
         grid_mask_prob: float = 0.7,
+        checkpoint_boxes: str = "auto",
         criterion: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -60,6 +68,7 @@ class DETR3D(Base3DDetector):
         self.num_cameras = num_cameras
         self.pv_strides = tuple(pv_strides)
         self.max_detections = max_detections
+        self.checkpoint_boxes = check_choice(checkpoint_boxes)
         self.grid_mask = GridMask(prob=grid_mask_prob)
         self.img_backbone = MODELS.build(img_backbone)
         self.img_neck = MODELS.build(img_neck)
@@ -71,6 +80,12 @@ class DETR3D(Base3DDetector):
             **pts_bbox_head,
         )
         self.criterion = SetCriterion(num_classes=len(self.class_names), **(criterion or {}))
+
+    def own_form(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+        """Weights whose box branches answer in the official encoding, see `box_form`."""
+        if box_form(checkpoint, self.checkpoint_boxes) == "official":
+            return checkpoint.weights
+        return exchange_box_rows(checkpoint.weights, self.pts_bbox_head.reg_branches)
 
     def extract_feat(self, images: Tensor) -> list[Tensor]:
         """FPN maps, one (B, N, C, h, w) a level, of images (B, N, 3, H, W)."""
