@@ -15,6 +15,7 @@ from camera3d.detectors import build_detector
 from camera3d.detectors.detr3d.attention import ImageTable
 from camera3d.detectors.detr3d.outputs import DETR3DOutputs
 from camera3d.detectors.detr3d.projection import project
+from camera3d.errors import ShapeMismatch
 
 # Batched matrix products sum in another order than single ones.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -59,6 +60,15 @@ def test_same_input_same_bytes_and_inputs_untouched(frames, singles):
         assert torch.equal(value, arrays_of(singles[0], 0)[name]), name
     for name, value in frames[0].items():
         assert torch.equal(value, before[name]), name
+
+
+def test_other_cameras_than_configured(frames):
+    """A squeezed batch and a missing camera, both named in one message."""
+    images, lidar2img = frames[0]["images"], frames[0]["lidar2img"]
+    with pytest.raises(ShapeMismatch) as caught:
+        shrunk_detector().encode(images[0], lidar2img[:, :5])
+    assert "images: expected (B, 6, 3, H, W), got (6, 3, 96, 160)" in str(caught.value)
+    assert "got (1, 5, 4, 4)" in str(caught.value)
 
 
 class TestSight:

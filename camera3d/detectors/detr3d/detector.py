@@ -21,6 +21,7 @@ from camera3d.detectors.protocol import Detections
 from camera3d.detectors.query_based.criterion import SetCriterion
 from camera3d.detectors.query_based.decode import MAX_DETECTIONS, decode_queries
 from camera3d.detectors.query_based.samples import ground_truth, with_detections
+from camera3d.errors import ShapeMismatch
 from camera3d.layers.camera_maps import camera_maps
 from camera3d.layers.grid_mask import GridMask
 
@@ -92,9 +93,24 @@ class DETR3D(Base3DDetector):
         return camera_maps(images, grid_mask=self.grid_mask, backbone=self.img_backbone, neck=self.img_neck)
 
     def encode(self, images: Tensor, lidar2img: Tensor) -> DETR3DOutputs:
-        """One frame a sample: images (B, N, 3, H, W) normalised and padded, lidar2img (B, N, 4, 4)."""
+        """One frame a sample: images (B, N, 3, H, W) normalised and padded, lidar2img (B, N, 4, 4).
+
+        Raises:
+            ShapeMismatch: the images are not those of `num_cameras` cameras, or the matrices not theirs.
+        """
+        self._check(images, lidar2img)
         image_hw = tuple(images.shape[-2:])
         return self.pts_bbox_head(self.extract_feat(images), lidar2img=lidar2img, image_hw=image_hw)
+
+    def _check(self, images: Tensor, lidar2img: Tensor) -> None:
+        faults = []
+        if images.dim() != 5 or images.shape[1:3] != (self.num_cameras, 3):
+            faults.append(f"images: expected (B, {self.num_cameras}, 3, H, W), got {tuple(images.shape)}")
+        expected = (len(images), self.num_cameras, 4, 4)
+        if lidar2img.shape != expected:
+            faults.append(f"lidar2img: expected {expected}, got {tuple(lidar2img.shape)}")
+        if faults:
+            raise ShapeMismatch("DETR3D looks through one row of cameras a sample: " + "; ".join(faults))
 
     def decode(self, outputs: DETR3DOutputs) -> list[Detections]:
         """Boxes of the last layer, see `decode_queries`."""
