@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,25 @@ from camera3d.errors import CheckpointMismatch
 SHOWN = 12  # keys listed of each kind before the rest is counted
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file: bare, or under `state_dict`, with or without a `module.` prefix.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by key, what their file says about them, and how to call the file in a message."""
+
+    weights: Mapping[str, Tensor]
+    meta: Mapping[str, object]
+    source: str
+
+
+@runtime_checkable
+class ReadsOtherForms(Protocol):
+    """A detector whose checkpoints exist in several forms that have the same keys and shapes."""
+
+    def own_form(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+        """The weights as this detector computes with them. Raises CheckpointMismatch when none can tell."""
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """A checkpoint file: a bare state dict, or one under `state_dict` with or without `meta` beside it.
 
     Raises:
         CheckpointMismatch: no such file, or not a file that torch reads with weights_only.
@@ -31,21 +50,30 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
         raise CheckpointMismatch(
             f"{path} is no PyTorch checkpoint of plain weights ({type(error).__name__}: {error})\n"
-            "Save it again with torch.save({'state_dict': model.state_dict()}, path)."
+            "Save its 'state_dict' and its 'meta' again, torch.save({'state_dict': …, 'meta': …}, path), with"
+            " plain numbers and text in 'meta'."
         ) from error
-    return _bare(loaded, path)
+    return _checkpoint(loaded, str(path))
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint file as they stand in it, see `read_checkpoint`."""
+    return dict(read_checkpoint(path).weights)
 
 
 def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[str, object]) -> None:
     """Load weights into a detector, every key and every shape, or nothing at all.
 
+    A detector that `ReadsOtherForms` is asked for its own form of the weights first.
+
     Raises:
         CheckpointMismatch: lists what is missing, what is unexpected and what has another shape, together.
     """
     if isinstance(path_or_state_dict, Mapping):
-        source, weights = "the state dict", _bare(path_or_state_dict, "the state dict")
+        checkpoint = _checkpoint(path_or_state_dict, "the state dict")
     else:
-        source, weights = str(path_or_state_dict), read_state_dict(path_or_state_dict)
+        checkpoint = read_checkpoint(path_or_state_dict)
+    source, weights = checkpoint.source, checkpoint.weights
     wanted = detector.state_dict()
     # BatchNorm's step counter came after the first checkpoints and is never used with frozen statistics.
     optional = {key for key in wanted if key.endswith("num_batches_tracked")}
@@ -62,18 +90,22 @@ def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[
             lines += _listed(title, keys)
         lines.append("Use the config that the checkpoint was trained with.")
         raise CheckpointMismatch("\n".join(lines))
+    if isinstance(detector, ReadsOtherForms):
+        weights = detector.own_form(checkpoint)
     detector.load_state_dict(dict(weights), strict=not optional)
 
 
-def _bare(loaded: object, source: object) -> dict[str, Tensor]:
+def _checkpoint(loaded: object, source: str) -> Checkpoint:
+    meta: object = None
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+        meta, loaded = loaded.get("meta"), loaded["state_dict"]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointMismatch(
             f"{source} holds no state dict: neither tensors by name nor a 'state_dict' entry"
         )
     prefixed = loaded and all(key.startswith("module.") for key in loaded)
-    return {key.removeprefix("module.") if prefixed else key: value for key, value in loaded.items()}
+    weights = {key.removeprefix("module.") if prefixed else key: value for key, value in loaded.items()}
+    return Checkpoint(weights, meta if isinstance(meta, Mapping) else {}, source)
 
 
 def _listed(title: str, keys: list[str]) -> list[str]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
+from detector_cases import GOLDEN, ROOT, normalised
 from golden.formula import state_dict
 from mmengine.config import Config
 from torch import Tensor
 
 from camera3d.checkpoint import load_official
 from camera3d.detectors import Detector, build_detector
-
-ROOT = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden"
-MEAN_BGR = (103.530, 116.280, 123.675)
 
 
 def shrunk_config(num_queries: int = 30) -> Config:
@@ -51,16 +47,9 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 def frame_inputs(arrays: dict[str, np.ndarray], frame: int) -> dict[str, Tensor]:
     """`images`, `lidar2img` and `can_bus` of one golden frame, as a batch of one."""
-    images = torch.from_numpy(arrays[f"f{frame}.images_bgr_u8"]).permute(0, 3, 1, 2).float()
-    images = images - torch.tensor(MEAN_BGR)[None, :, None, None]
     return {
-        "images": images[None],
+        "images": normalised(arrays[f"f{frame}.images_bgr_u8"])[None],
         # Copies: a test that changes its inputs must not change the golden arrays of the next one.
         "lidar2img": torch.tensor(arrays[f"f{frame}.lidar2img"])[None],
         "can_bus": torch.tensor(arrays[f"f{frame}.can_bus"])[None],
     }
-
-
-def stacked(*frames: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Several batches of one as one batch."""
-    return {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from camera3d.boxes import encode_official
 from camera3d.data import ImagePipeline, NuScenesIndex
 from camera3d.data.names import CLASS_NAMES
-from camera3d.detectors.bevformer.decode import decode_queries
 from camera3d.detectors.protocol import Detections, DetectorOutputs
+from camera3d.detectors.query_based.decode import decode_queries
 
 VERSION = "v1.0-mini"
 IMAGE_HW = (64, 96)

@@ -10,8 +10,8 @@ import torch
 from cache_schema.layout import QUERY_DIMENSION
 from cache_schema.reader import TargetReader
 from camera3d.boxes import BOX_CONVENTION
-from camera3d.detectors.bevformer.decode import MAX_DETECTIONS, decode_queries
 from camera3d.detectors.protocol import Detections
+from camera3d.detectors.query_based.decode import MAX_DETECTIONS, decode_queries
 from camera3d.errors import ConfigInvalid
 
 NEEDED = ("query_logits", "query_boxes")

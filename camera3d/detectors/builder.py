@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import camera3d.detectors.bevformer.detector
+import camera3d.detectors.detr3d.detector
 import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution
 from camera3d.detectors.protocol import Detector
 from camera3d.errors import ConfigInvalid

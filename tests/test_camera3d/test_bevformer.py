@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from bevformer_cases import ROOT, frame_inputs, golden, shrunk_config, shrunk_detector, stacked
-from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from bevformer_cases import frame_inputs, golden, shrunk_config, shrunk_detector
+from detector_cases import ROOT, data_sample, stacked, trainable_copy
 from mmengine.config import Config
-from mmengine.structures import InstanceData
 
 from camera3d.boxes import encode_official
 from camera3d.detectors import Detector, DetectorOutputs, build_detector
-from camera3d.detectors.bevformer.criterion import GroundTruth
+from camera3d.detectors.query_based.criterion import GroundTruth
 from camera3d.errors import ConfigInvalid
 
 # Batched matrix products sum in another order than single ones.
@@ -150,25 +147,9 @@ def queue_inputs(has_prev: list[list[bool]]) -> dict[str, torch.Tensor]:
     return {**inputs, "has_prev": torch.tensor(has_prev)}
 
 
-def data_sample(boxes: torch.Tensor, labels: torch.Tensor) -> Det3DDataSample:
-    sample = Det3DDataSample()
-    sample.gt_instances_3d = InstanceData(
-        bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9, origin=(0.5, 0.5, 0.5)), labels_3d=labels
-    )
-    return sample
-
-
 @pytest.fixture
 def trainable() -> torch.nn.Module:
-    """A copy in training mode without dropout, so that two passes agree."""
-    detector = copy.deepcopy(shrunk_detector())
-    for module in detector.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(module, torch.nn.MultiheadAttention):
-            module.dropout = 0.0
-    detector.grid_mask.prob = 0.0
-    return detector.train()
+    return trainable_copy(shrunk_detector())
 
 
 class TestTraining:

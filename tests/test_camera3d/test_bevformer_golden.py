@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bevformer_cases import GOLDEN, ROOT, frame_inputs, golden, shrunk_detector
+from bevformer_cases import frame_inputs, golden, shrunk_detector
+from detector_cases import GOLDEN, ROOT
 
 from camera3d.boxes import encode_official, to_legacy
 from camera3d.detectors import DetectorOutputs, build_detector
-from camera3d.detectors.bevformer.criterion import GroundTruth
+from camera3d.detectors.query_based.criterion import GroundTruth
 
 # Another torch, other convolution kernels: measured 3e-6 of the largest value, the tolerance leaves room for
 # other CPUs. A wrong tap, shift or rotation shows at 1e-2.

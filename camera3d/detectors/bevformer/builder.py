@@ -14,9 +14,7 @@ from camera3d.detectors.bevformer.decoder import ObjectDecoder, ObjectDecoderLay
 from camera3d.detectors.bevformer.encoder import BEVFormerEncoder, BEVFormerLayer
 from camera3d.detectors.bevformer.head import BEVFormerHead
 from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
-
-# Centre x, y, log w, log l, z, log h, sin, cos count fully, the two velocities a fifth.
-CODE_WEIGHTS = (1.0,) * 8 + (0.2,) * 2
+from camera3d.detectors.query_based.branches import CODE_WEIGHTS
 
 
 def build_bevformer_head(

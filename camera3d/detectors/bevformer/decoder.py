@@ -13,15 +13,7 @@ from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
 from torch import Tensor, nn
 
 from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
-
-# Places in the 10 numbers of the official box encoding, see camera3d.boxes.
-CENTER_XYZ = (0, 1, 4)
-
-
-def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """logit(x) with x and 1 - x clamped from below, as Deformable DETR does."""
-    x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+from camera3d.detectors.query_based.refinement import refine
 
 
 class DecoderTrace(NamedTuple):
@@ -88,20 +80,13 @@ class ObjectDecoder(nn.Module):
         reg_branches: nn.ModuleList,
         bev_hw: tuple[int, int],
     ) -> DecoderTrace:
-        """Decode. A layer's box is its offset added to the reference it sampled around, in logit space.
-
-        Boxes carry gradient through that offset alone: the reference for the next layer is detached.
-        """
+        """Decode; every layer looks around the centres that the layer before it found, see `refine`."""
         per_layer = []
         for layer, reg_branch in zip(self.layers, reg_branches, strict=True):
             query_BQC, locations, weights, read = layer(
                 query_BQC, query_pos_BQC, bev_BSC, reference_BQ3[..., :2], bev_hw
             )
-            # Boxes in float32 under autocast too: a logit in half precision moves a centre by decimetres.
-            box = reg_branch(query_BQC).float()
-            center = (box[..., CENTER_XYZ] + inverse_sigmoid(reference_BQ3)).sigmoid()
-            x, y, z = center.unbind(-1)
-            box = torch.cat((x[..., None], y[..., None], box[..., 2:4], z[..., None], box[..., 5:]), dim=-1)
+            box, center = refine(reg_branch(query_BQC), reference_BQ3)
             per_layer.append((query_BQC, box, reference_BQ3, locations, weights, read))
-            reference_BQ3 = center.detach()
+            reference_BQ3 = center
         return DecoderTrace(*(torch.stack(items) for items in zip(*per_layer, strict=True)))

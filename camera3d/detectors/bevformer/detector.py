@@ -12,15 +12,16 @@ from contextlib import contextmanager
 import torch
 from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.registry import MODELS
-from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
-from mmengine.structures import InstanceData
+from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from camera3d.detectors.bevformer.builder import build_bevformer_head
-from camera3d.detectors.bevformer.criterion import GroundTruth, SetCriterion
-from camera3d.detectors.bevformer.decode import MAX_DETECTIONS, decode_queries
 from camera3d.detectors.bevformer.start import HEAD, HeadScale, start_weights
 from camera3d.detectors.protocol import Detections, DetectorOutputs, FeatureMap
+from camera3d.detectors.query_based.criterion import SetCriterion
+from camera3d.detectors.query_based.decode import MAX_DETECTIONS, decode_queries
+from camera3d.detectors.query_based.samples import ground_truth, with_detections
+from camera3d.layers.camera_maps import camera_maps
 from camera3d.layers.grid_mask import GridMask
 
 
@@ -155,13 +156,7 @@ class BEVFormer(Base3DDetector):
 
     def extract_feat(self, images: Tensor) -> list[Tensor]:
         """FPN maps, one (B, N, C, h, w) a level, of images (B, N, 3, H, W)."""
-        B, N = images.shape[:2]
-        flat = self.grid_mask(images.flatten(0, 1))
-        if flat.device.type == "cpu":
-            # A third faster there: oneDNN and the deformable convolution both work pixel by pixel.
-            flat = flat.contiguous(memory_format=torch.channels_last)
-        maps = self.img_neck(self.img_backbone(flat))
-        return [feats.unflatten(0, (B, N)) for feats in maps]
+        return camera_maps(images, grid_mask=self.grid_mask, backbone=self.img_backbone, neck=self.img_neck)
 
     def encode(
         self,
@@ -227,32 +222,11 @@ class BEVFormer(Base3DDetector):
     def predict(
         self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: list[Det3DDataSample], **kwargs
     ) -> list[Det3DDataSample]:
-        """The data samples with `pred_instances_3d`: LiDAR boxes (bottom centre), scores, labels."""
-        for sample, found in zip(
-            batch_data_samples, self.decode(self.encode_queue(batch_inputs_dict)), strict=True
-        ):
-            boxes = LiDARInstance3DBoxes(found.boxes, box_dim=9, origin=(0.5, 0.5, 0.5))
-            sample.pred_instances_3d = InstanceData(
-                bboxes_3d=boxes, scores_3d=found.scores, labels_3d=found.labels
-            )
-        return batch_data_samples
+        """The data samples with their detections, see `with_detections`."""
+        return with_detections(batch_data_samples, self.decode(self.encode_queue(batch_inputs_dict)))
 
     def _forward(
         self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: object = None, **kwargs
     ) -> DetectorOutputs:
         """mmengine's `tensor` mode: the raw outputs."""
         return self.encode_queue(batch_inputs_dict)
-
-
-def ground_truth(data_samples: list[Det3DDataSample]) -> list[GroundTruth]:
-    """Gravity-centre boxes and labels out of mmdet3d's data samples."""
-    truths = []
-    for sample in data_samples:
-        boxes = sample.gt_instances_3d.bboxes_3d
-        truths.append(
-            GroundTruth(
-                torch.cat((boxes.gravity_center, boxes.tensor[:, 3:]), dim=-1),
-                sample.gt_instances_3d.labels_3d,
-            )
-        )
-    return truths

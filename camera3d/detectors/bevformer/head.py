@@ -5,32 +5,14 @@ Shapes: B batch, N cameras, C channels, H W BEV map size, Q object queries, L de
 
 from __future__ import annotations
 
-import copy
-import math
-
 import torch
 from mmdet.models.layers import LearnedPositionalEncoding
 from torch import Tensor, nn
 
-from camera3d.detectors.bevformer.decoder import CENTER_XYZ
 from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
 from camera3d.detectors.protocol import DetectorOutputs
-
-
-def class_branch(embed_dims: int, num_classes: int) -> nn.Sequential:
-    """Linear, LayerNorm, ReLU twice, then the logits."""
-    hidden = [
-        layer
-        for _ in range(2)
-        for layer in (nn.Linear(embed_dims, embed_dims), nn.LayerNorm(embed_dims), nn.ReLU(inplace=True))
-    ]
-    return nn.Sequential(*hidden, nn.Linear(embed_dims, num_classes))
-
-
-def box_branch(embed_dims: int, code_size: int) -> nn.Sequential:
-    """Linear, ReLU twice, then the box code."""
-    hidden = [layer for _ in range(2) for layer in (nn.Linear(embed_dims, embed_dims), nn.ReLU(inplace=True))]
-    return nn.Sequential(*hidden, nn.Linear(embed_dims, code_size))
+from camera3d.detectors.query_based.branches import prediction_branches
+from camera3d.detectors.query_based.refinement import centres_to_metres
 
 
 class BEVFormerHead(nn.Module):
@@ -63,12 +45,9 @@ class BEVFormerHead(nn.Module):
             nn.init.uniform_(embedding.weight)
         self.transformer = transformer
         num_layers = len(transformer.decoder.layers)
-        # All layers start from the same branch, as released.
-        cls_branch = class_branch(embed_dims, num_classes)
-        nn.init.constant_(cls_branch[-1].bias, -math.log((1 - 0.01) / 0.01))
-        reg_branch = box_branch(embed_dims, len(code_weights))
-        self.cls_branches = nn.ModuleList(copy.deepcopy(cls_branch) for _ in range(num_layers))
-        self.reg_branches = nn.ModuleList(copy.deepcopy(reg_branch) for _ in range(num_layers))
+        self.cls_branches, self.reg_branches = prediction_branches(
+            num_layers, embed_dims=embed_dims, num_classes=num_classes, code_size=len(code_weights)
+        )
         self.bev_embedding = nn.Embedding(bev_hw[0] * bev_hw[1], embed_dims)
         self.query_embedding = nn.Embedding(num_queries, 2 * embed_dims)
 
@@ -105,17 +84,10 @@ class BEVFormerHead(nn.Module):
             pv_feats=pv_feats,
             bev_feats=bev_feats,
             query_logits=logits.float(),
-            query_boxes=self._centres_to_metres(trace.boxes_normalised),
+            query_boxes=centres_to_metres(trace.boxes_normalised, self.point_cloud_range),
             query_feats=trace.query_feats,
             reference_points=trace.reference_points,
             sampling_locations=trace.sampling_locations,
             attention_weights=trace.attention_weights,
             focal_feats=trace.focal_feats,
         )
-
-    def _centres_to_metres(self, boxes: Tensor) -> Tensor:
-        low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
-        scale, offset = torch.ones(10), torch.zeros(10)
-        for axis, place in enumerate(CENTER_XYZ):
-            scale[place], offset[place] = high[axis] - low[axis], low[axis]
-        return boxes * scale.to(boxes) + offset.to(boxes)

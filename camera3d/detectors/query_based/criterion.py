@@ -1,12 +1,14 @@
 """The detection loss: Hungarian assignment and, for every decoder layer, focal loss and L1 loss.
 
 Shapes: L decoder layers, B batch, Q object queries, n ground-truth boxes of a sample.
-Source: Carion et al., DETR, ECCV 2020 (set prediction), with BEVFormer's costs and weights.
+Source: Carion et al., DETR, ECCV 2020 (set prediction), with the costs and weights that the official 3D
+detectors agree on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,6 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from camera3d.boxes import encode_official
-from camera3d.detectors.protocol import DetectorOutputs
 
 # Velocities are regressed but do not take part in the assignment.
 MATCHED_NUMBERS = 8
@@ -46,6 +47,20 @@ class GroundTruth:
     labels: Tensor
 
 
+class QueryPredictions(Protocol):
+    """What the criterion reads of a detector's outputs.
+
+    query_logits: (L, B, Q, classes), before the sigmoid.
+    query_boxes: (L, B, Q, 10) in the official encoding, see camera3d.boxes.
+    """
+
+    @property
+    def query_logits(self) -> Tensor: ...
+
+    @property
+    def query_boxes(self) -> Tensor: ...
+
+
 class SetCriterion(nn.Module):
     """Losses of all decoder layers.
 
@@ -68,7 +83,7 @@ class SetCriterion(nn.Module):
         )
 
     def forward(
-        self, outputs: DetectorOutputs, ground_truth: list[GroundTruth], code_weights: Tensor
+        self, outputs: QueryPredictions, ground_truth: list[GroundTruth], code_weights: Tensor
     ) -> dict[str, Tensor]:
         """`loss_cls` and `loss_bbox` of the last layer, `d0.loss_cls` … of the others."""
         encoded = [GroundTruth(encode_official(gt.boxes), gt.labels) for gt in ground_truth]
