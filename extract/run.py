@@ -20,8 +20,8 @@ from cache_schema.store_plan import StorePlan, some
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
-from camera3d.detectors import Detector, build_detector
-from camera3d.detectors.builder import load_config
+from camera3d.detectors import Detector
+from camera3d.detectors.builder import build_staged_detector, load_config
 from camera3d.devices import checked_device
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from extract.disk_errors import explained, missing_nbytes
@@ -152,7 +152,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
 def load_teacher(options: DumpOptions, config: object) -> tuple[Detector, TeacherWeights]:
     """The teacher with its checkpoint's weights, or with random ones."""
     torch.manual_seed(options.seed)
-    detector = build_detector(config)
+    detector = build_staged_detector(config)
     if options.checkpoint is None:
         with _quiet_mmengine():
             detector.init_weights()

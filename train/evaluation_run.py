@@ -15,8 +15,7 @@ from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, load_or_build_index
 from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split
-from camera3d.detectors import build_detector
-from camera3d.detectors.builder import load_config
+from camera3d.detectors.builder import build_staged_detector, load_config
 from camera3d.devices import checked_device
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
@@ -79,7 +78,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
     device = checked_device(options.device)
     config = load_config(options.config)
     pipeline = ImagePipeline.from_config(config.inputs)
-    detector = build_detector(config)
+    detector = build_staged_detector(config)
     load_official(detector, options.checkpoint)
     index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
     pipeline.require_fit(*index.image_sizes)

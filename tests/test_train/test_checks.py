@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from mmengine.config import Config
-from train_cases import FRAMES, SCENES, TERMS, VERSION, prepare
+from train_cases import FRAMES, ROOT, SCENES, TERMS, VERSION, prepare
 
 from cache_schema.errors import CacheError, FingerprintMismatch, StoreNotFound
 from cache_schema.reader import TargetReader
+from camera3d.detectors.builder import build_staged_detector
 from camera3d.errors import CheckpointMismatch, ConfigInvalid, SplitMismatch
 from train.distillers.areas import AreaOptions
 from train.engine.options import parsed_options
-from train.engine.run import distill
+from train.engine.run import distill, train_detector
 from train.targets import TargetsUnfit, check_areas
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -318,3 +319,11 @@ def test_a_precision_that_cannot_be(workshop, tmp_path, amp, says):
         pytest.skip("there is a GPU, which can")
     with pytest.raises(ConfigInvalid, match=says):
         distill(workshop.options(workshop.student_config(), tmp_path, cfg_options={"amp": amp}))
+
+
+def test_a_detector_that_no_stage_can_run_is_refused_in_a_sentence(workshop, tmp_path):
+    config = ROOT / "configs/student/detr3d_r50.py"
+    with pytest.raises(ConfigInvalid, match="DETR3D can be built, run and tested, but not yet"):
+        train_detector(workshop.options(config, tmp_path))
+    with pytest.raises(ConfigInvalid, match="Take a config of BEVFormer"):
+        build_staged_detector(config)

@@ -18,7 +18,7 @@ from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official, read_state_dict
 from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames, load_or_build_index
 from camera3d.detectors.bevformer.detector import BEVFormer
-from camera3d.detectors.builder import build_detector, load_config
+from camera3d.detectors.builder import build_staged_detector, load_config
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
@@ -129,7 +129,7 @@ def indices(options: TrainOptions) -> tuple[NuScenesIndex, NuScenesIndex | None]
 def initial_detector(config: Config, options: TrainOptions) -> BEVFormer:
     """A detector with random weights, and those of `init_from` that fit."""
     torch.manual_seed(options.seed)
-    detector = build_detector(config)
+    detector = build_staged_detector(config)
     with quiet_mmengine():
         detector.init_weights()
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
@@ -204,7 +204,7 @@ def _live(
             " config that says `teacher = <config file>`"
         )
     teacher_config = load_config(path)
-    teacher = build_detector(teacher_config)
+    teacher = build_staged_detector(teacher_config)
     load_official(teacher, options.teacher_checkpoint)
     description = TeacherDescription.of_detector(teacher, teacher_config)
     teacher.to(device)
