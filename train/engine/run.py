@@ -32,6 +32,7 @@ from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
 from train.targets import CachedTargets, TargetLayout, check_areas, check_store
 from train.targets.checks import covered, expectation, teacher_config_path
+from train.targets.confidence import check_confidence
 from train.targets.description import TeacherDescription
 from train.teachers import CacheSource, DistortedLiveSource, LiveSource
 
@@ -177,6 +178,10 @@ def _cached(
     whole = tuple(name for name, needs in chosen.needs.items() if needs.whole_maps)
     check_store(reader.spec, wanted, whole)
     check_areas(reader.spec, vars(chosen.areas), heatmap="bev_heatmap" in chosen.terms)
+    if terms := chosen.reading_confidence:
+        tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
+        areas = chosen.areas
+        check_confidence(reader, tokens, terms, min_score=areas.min_score, at_most=areas.at_most)
     names = dict.fromkeys(name for term in wanted.values() for name in term)
     source = CacheSource(TargetLayout.of_store(reader.spec))
     transforms = (CachedTargets(reader, names),)
