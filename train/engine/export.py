@@ -12,6 +12,7 @@ from torch import nn
 
 from camera3d.detectors.bevformer.detector import BEVFormer
 from train.distillers import Distiller
+from train.engine.finite import require_finite_weights
 
 
 def plain_detector(model: nn.Module) -> BEVFormer:
@@ -21,8 +22,12 @@ def plain_detector(model: nn.Module) -> BEVFormer:
 
 
 def export(detector: BEVFormer, path: Path) -> None:
-    """Write the detector's weights, and nothing else, for `evaluate.py` and for anybody's strict loading."""
+    """Write the detector's weights, and nothing else, for `evaluate.py` and for anybody's strict loading.
+
+    Raises TrainingNotFinite when they are not.
+    """
     weights = {key: value.detach().cpu() for key, value in detector.state_dict().items()}
+    require_finite_weights(weights.items(), str(path))
     replace_with(path, lambda temporary: torch.save({"state_dict": weights}, temporary))
 
 

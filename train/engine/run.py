@@ -259,6 +259,7 @@ def _train(
         device=device,
         seed=options.seed,
         resume=options.resume,
+        skip_nonfinite=options.skip_nonfinite,
         facts=run_facts(config, index, targets),
     )
     runner.train()

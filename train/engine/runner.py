@@ -20,6 +20,7 @@ from camera3d.checkpoint import harmless_globals
 from camera3d.errors import ConfigInvalid, shown
 from train.engine import hooks, loops  # noqa: F401  registered by name below
 from train.engine.export import replace_with
+from train.engine.finite import require_finite_weights
 from train.engine.logs import quiet_mmengine, to_stderr
 from train.engine.optimising import with_amp
 from train.engine.resuming import chosen_checkpoint, prepare, require_same_run
@@ -62,7 +63,7 @@ class TrainingRunner(Runner):
 
     def get_hooks_info(self) -> str:
         """Likewise."""
-        return "mmengine's defaults, seeds by step, exported students"
+        return "mmengine's defaults, finite steps, seeds by step, exported students"
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Data-parallel under torchrun, on GPUs and, which mmengine cannot, on CPUs.
@@ -84,7 +85,8 @@ class TrainingRunner(Runner):
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
     ) -> None:
-        """See mmengine's, which writes under the final name."""
+        """See mmengine's, which writes under the final name. Raises TrainingNotFinite."""
+        require_finite_weights(self.model.state_dict().items(), f"checkpoint {filename}")
         if self.rank != 0:
             return
         meta = {**(meta or {}), "draws": self._draws()}
@@ -134,6 +136,7 @@ def build_runner(
     device: torch.device,
     seed: int,
     resume: bool,
+    skip_nonfinite: int,
     facts: Mapping[str, str],
 ) -> TrainingRunner:
     """A runner for a model that holds its initial weights.
@@ -143,6 +146,7 @@ def build_runner(
             configs/_base_/schedule_24ep.py.
         validation: frames to score on; None: no evaluation.
         resume: go on from the newest checkpoint in `work_dir`, when there is one.
+        skip_nonfinite: see TrainOptions.
         facts: see `run_facts`.
 
     Raises ConfigInvalid when the schedule is missing or cannot be, or the folder is another run's.
@@ -187,6 +191,7 @@ def build_runner(
             "logger": {"type": "LoggerHook", "interval": config.get("log_interval", 50)},
         },
         custom_hooks=[
+            {"type": "RequireFinite", "may_skip": skip_nonfinite},
             {"type": "SeedEachStep", "seed": seed},
             {"type": "ExportStudent", "interval": interval},
         ],
