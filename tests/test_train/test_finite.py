@@ -181,6 +181,27 @@ def test_an_overflow_under_a_scaler_is_normal_until_the_scale_is_1():
     assert weight.item() == pytest.approx(0.99)
 
 
+class PlainWrapper(FiniteSteps, OptimWrapper):
+    """Single precision, as in a training."""
+
+
+def test_the_device_is_waited_for_once_before_a_step_and_once_to_log_it(monkeypatch):
+    weight, reads = nn.Parameter(torch.ones(())), []
+    wrapper = PlainWrapper(torch.optim.SGD([weight], lr=0.1), clip_grad={"max_norm": 1.0})
+    losses = {f"loss_{number}": weight * number for number in range(5)}
+
+    def counted(name):
+        original = getattr(torch.Tensor, name)
+        return lambda *given: (reads.append(name), original(*given))[1]
+
+    for name in ("item", "tolist", "__float__", "__bool__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, counted(name))
+    wrapper.update_params(sum(losses.values()))
+    assert reads == ["tolist"]
+    read_at_once(losses)
+    assert reads == ["tolist", "tolist"]
+
+
 def test_numbers_are_read_together():
     got = read_at_once({"loss": torch.tensor([1.5]), "loss_half": torch.tensor(0.25).half(), "lr": 0.1})
     assert got == {"loss": 1.5, "loss_half": 0.25, "lr": 0.1}

@@ -171,13 +171,13 @@ class RequireFinite(Hook):
             )
         hub.update_info(SKIPPED, skipped + 1)
         with torch.no_grad():
-            for buffer, kept in zip(_statistics(runner.model), self._kept, strict=True):
+            for buffer, kept in zip(runner.model.buffers(), self._kept, strict=True):
                 buffer.copy_(kept)
         runner.logger.warning(f"{message}\nIt was left out, {skipped + 1} of at most {self.may_skip}.")
 
     def _keep(self, model: nn.Module) -> None:
         if self.may_skip:
-            self._kept = [buffer.clone() for buffer in _statistics(model)]
+            self._kept = [buffer.clone() for buffer in model.buffers()]
 
 
 def read_at_once(values: Mapping[str, object]) -> dict[str, float]:
@@ -199,7 +199,3 @@ def require_finite_weights(weights: Iterable[tuple[str, Tensor]], what: str) -> 
             f"{what} is not written: {len(bad)} of its {len(floating)} weights and statistics are not"
             f" finite:\n{shown(bad)}\nTake a lower learning rate; --resume goes on from the last checkpoint."
         )
-
-
-def _statistics(model: nn.Module) -> list[Tensor]:
-    return list(model.buffers())
