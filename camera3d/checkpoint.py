@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from camera3d.errors import CheckpointMismatch
 
 SHOWN = 12  # keys listed of each kind before the rest is counted
+LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError)
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -28,12 +30,21 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         # Checkpoints carry numpy scalars and mmengine's own types in their training log.
         with harmless_globals():
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
+    except LOAD_ERRORS as error:
         raise CheckpointMismatch(
-            f"{path} is no PyTorch checkpoint of plain weights ({type(error).__name__}: {error})\n"
+            f"{path} is no PyTorch checkpoint of plain weights: {reason_of(error)}\n"
             "Save it again with torch.save({'state_dict': model.state_dict()}, path)."
         ) from error
     return _bare(loaded, path)
+
+
+def reason_of(error: Exception) -> str:
+    """Why torch did not load a file, without its advice: to load one that may run any code is no way out."""
+    if isinstance(error, pickle.UnpicklingError):
+        refused = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) (\S+)", str(error))
+        return "it holds more than tensors and plain values" + (f", such as {refused[1]}" if refused else "")
+    first = str(error).split("\n", 1)[0]
+    return type(error).__name__ if "weights_only" in first else f"{type(error).__name__}: {first}"
 
 
 def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[str, object]) -> None:

@@ -32,12 +32,20 @@ def export(detector: BEVFormer, path: Path) -> None:
 
 
 def replace_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)`, then rename: nothing half-written under the final name."""
+    """Call `write(temporary path)`, then rename: nothing half-written under the final name.
+
+    File and name are on the disk when this returns.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from camera3d.checkpoint import harmless_globals
-from camera3d.errors import ConfigInvalid, shown
+from camera3d.checkpoint import harmless_globals, reason_of
+from camera3d.errors import CheckpointMismatch, ConfigInvalid, shown
 from train.engine import hooks, loops  # noqa: F401  registered by name below
+from train.engine.checkpoints import chosen_checkpoint, remove_strays, write_digest
 from train.engine.export import replace_with
 from train.engine.finite import require_finite_weights
 from train.engine.logs import quiet_mmengine, to_stderr
 from train.engine.optimising import with_amp
-from train.engine.resuming import chosen_checkpoint, prepare, require_same_run
+from train.engine.resuming import require_same_run
 
 TRAIN_CFG = {"max_epochs", "val_begin", "val_interval", "dynamic_intervals"}
 
@@ -90,24 +92,31 @@ class TrainingRunner(Runner):
         if self.rank != 0:
             return
         meta = {**(meta or {}), "draws": self._draws()}
-        replace_with(
-            Path(out_dir) / filename,
-            lambda partial: super(TrainingRunner, self).save_checkpoint(
+        path = Path(out_dir) / filename
+
+        def write(partial: Path) -> None:
+            super(TrainingRunner, self).save_checkpoint(
                 str(partial.parent), partial.name, *args, meta=meta, **options
-            ),
-        )
+            )
+            write_digest(partial, path)
+
+        replace_with(path, write)
+        remove_strays(out_dir)
 
     def load_or_resume(self) -> None:
         """See mmengine's, which trusts a file with a path that a killed run may have left empty."""
         if self._resume and not self._has_loaded:
-            newest = chosen_checkpoint(self.work_dir)
+            chosen = chosen_checkpoint(self.work_dir)
             self._has_loaded = True
-            if newest is not None:
-                self.resume(str(newest))
+            if chosen is not None:
+                self.resume(str(chosen))
 
     def load_checkpoint(self, filename: str, *args, **options) -> dict:
-        """See mmengine's. Raises ConfigInvalid when the checkpoint is another run's."""
-        checkpoint = super().load_checkpoint(filename, *args, **options)
+        """See mmengine's. Raises ConfigInvalid when the checkpoint is another run's, CheckpointMismatch."""
+        try:
+            checkpoint = super().load_checkpoint(filename, *args, **options)
+        except pickle.UnpicklingError as error:
+            raise CheckpointMismatch(f"{filename} cannot be read: {reason_of(error)}") from error
         require_same_run(filename, checkpoint["meta"].get("draws", {}), self._draws())
         return checkpoint
 
@@ -149,7 +158,7 @@ def build_runner(
         skip_nonfinite: see TrainOptions.
         facts: see `run_facts`.
 
-    Raises ConfigInvalid when the schedule is missing or cannot be, or the folder is another run's.
+    Raises ConfigInvalid when the schedule is missing or cannot be.
     """
     missing = [n for n in ("optim_wrapper", "param_scheduler", "train_cfg") if n not in config]
     if missing:
@@ -166,7 +175,6 @@ def build_runner(
     # A checkpoint between two optimiser steps would lose the gradients gathered so far.
     interval = -(-config.get("checkpoint_interval", 1000) // accumulated) * accumulated
     evaluates = validation is not None
-    prepare(work_dir, resume=resume)
     return TrainingRunner(
         device=device,
         facts=facts,
