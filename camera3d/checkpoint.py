@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from camera3d.errors import CheckpointMismatch
 
 SHOWN = 12  # keys listed of each kind before the rest is counted
+LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         # Checkpoints carry numpy scalars and mmengine's own types in their training log.
         with harmless_globals():
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
+    except LOAD_ERRORS as error:
         raise CheckpointMismatch(
-            f"{path} is no PyTorch checkpoint of plain weights ({type(error).__name__}: {error})\n"
+            f"{path} is no PyTorch checkpoint of plain weights: {reason_of(error)}\n"
             "Save its 'state_dict' and its 'meta' again, torch.save({'state_dict': …, 'meta': …}, path), with"
             " plain numbers and text in 'meta'."
         ) from error
@@ -59,6 +61,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The weights of a checkpoint file as they stand in it, see `read_checkpoint`."""
     return dict(read_checkpoint(path).weights)
+
+
+def reason_of(error: Exception) -> str:
+    """Why torch did not load a file, without its advice: to load one that may run any code is no way out."""
+    if isinstance(error, pickle.UnpicklingError):
+        refused = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) (\S+)", str(error))
+        return "it holds more than tensors and plain values" + (f", such as {refused[1]}" if refused else "")
+    first = str(error).split("\n", 1)[0]
+    return type(error).__name__ if "weights_only" in first else f"{type(error).__name__}: {first}"
 
 
 def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[str, object]) -> None:

@@ -13,6 +13,7 @@ from camera3d.boxes import BOX_CONVENTION
 from camera3d.detectors.protocol import Detections
 from camera3d.detectors.query_based.decode import MAX_DETECTIONS, decode_queries
 from camera3d.errors import ConfigInvalid
+from camera3d.evaluation.predict import require_finite_queries
 
 NEEDED = ("query_logits", "query_boxes")
 
@@ -33,6 +34,17 @@ def check_replayable(reader: TargetReader) -> None:
         )
 
 
+def check_complete(reader: TargetReader) -> None:
+    """Raise ConfigInvalid when a store keeps confident queries only: their score is not the teacher's."""
+    if reader.spec.focal is not None:
+        raise ConfigInvalid(
+            f"{reader.path} is of profile focal: the teacher's queries below a score of"
+            f" {reader.spec.focal.confidence:g} are not in it, and the recall that they add counts in mAP and"
+            " NDS. What would be printed is not the teacher's score. Evaluate its checkpoint, or dump it with"
+            " --arrays queries --profile exact, which is small, and replay that."
+        )
+
+
 def cached_detections(reader: TargetReader, sample_tokens: Iterable[str]) -> Iterator[tuple[str, Detections]]:
     """Sample token and detections of the last decoder layer, by the rule of the detector's `decode`.
 
@@ -41,12 +53,14 @@ def cached_detections(reader: TargetReader, sample_tokens: Iterable[str]) -> Ite
 
     Raises:
         CacheError: a sample is missing or damaged.
+        OutputsNotFinite: a sample holds predictions that are not.
     """
     check_replayable(reader)
     max_detections = int(reader.spec.teacher.config.get("max_detections", MAX_DETECTIONS))
     for token in sample_tokens:
         stored = reader.read(token, NEEDED)
         logits, boxes = (_last_layer(reader, name, stored[name]) for name in NEEDED)
+        require_finite_queries(token, logits, boxes)
         yield token, decode_queries(logits, boxes, max_detections=max_detections)
 
 

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     from cache_schema.errors import CacheError
     from camera3d.errors import Camera3DError
-    from train.engine.devices import is_first_process
+    from train.engine.devices import is_first_process, tells
     from train.engine.run import DistillOptions, distill
 
     try:
@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         own = {name: getattr(args, name) for name in ("cache", "allow_partial", "teacher_source")}
         weights = distill(DistillOptions(**shared, **own, teacher_checkpoint=args.teacher_checkpoint))
     except (CacheError, Camera3DError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if tells(error):
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if is_first_process():
         print(weights)

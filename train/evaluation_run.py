@@ -19,10 +19,10 @@ from camera3d.detectors.builder import build_staged_detector, load_config
 from camera3d.devices import checked_device
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
-from camera3d.evaluation.results_file import check_coverage
+from camera3d.evaluation.results_file import check_coverage, check_writable
 from camera3d.evaluation.score import split_tokens
 from camera3d.evaluation.submission import check_class_names
-from train.cached_predictions import cached_detections, check_replayable
+from train.cached_predictions import cached_detections, check_complete, check_replayable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ def run_evaluation(options: EvaluationOptions) -> Metrics:
         CacheError, Camera3DError: something the user can put right.
     """
     check_options(options)
+    if options.out is not None:
+        check_writable(options.out)
     check_dataroot(options.dataroot, options.version)
     check_split(options.dataroot, options.version, options.split)
     if options.results is not None:
@@ -99,10 +101,12 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
 def evaluate_cache(options: EvaluationOptions) -> Metrics:
     """Score what the teacher of a store detected.
 
-    Raises ResultsIncomplete when the store lacks samples of the split, with their count and the first tokens.
+    Raises ConfigInvalid when the store keeps confident queries only, ResultsIncomplete when it lacks samples
+    of the split, with their count and the first tokens.
     """
     reader = TargetReader(options.from_cache)
     check_replayable(reader)
+    check_complete(reader)
     class_names = reader.spec.outputs.class_names
     check_class_names(class_names)
     nusc = open_nuscenes(options.dataroot, options.version)

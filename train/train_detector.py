@@ -24,13 +24,14 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     args = parser.parse_args(argv)
     from camera3d.errors import Camera3DError
-    from train.engine.devices import is_first_process
+    from train.engine.devices import is_first_process, tells
     from train.engine.run import train_detector
 
     try:
         weights = train_detector(options_of(args))
     except Camera3DError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if tells(error):
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if is_first_process():
         print(weights)

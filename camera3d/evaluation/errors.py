@@ -15,3 +15,11 @@ class ResultsInvalid(Camera3DError):
 
 class NothingToScore(Camera3DError):
     """The split has no ground truth here."""
+
+
+class ResultsUnwritable(Camera3DError):
+    """The folder for results does not let us write."""
+
+
+class OutputsNotFinite(Camera3DError):
+    """A detector's predictions of a sample are NaN or infinite."""

@@ -18,12 +18,10 @@ from camera3d.detectors.protocol import Detections
 from camera3d.errors import Camera3DError, ConfigInvalid
 from camera3d.evaluation.metrics import Metrics
 from camera3d.evaluation.predict import predict_split
-from camera3d.evaluation.results_file import write_results
+from camera3d.evaluation.results_file import RESULTS_NAME, check_writable, write_results
 from camera3d.evaluation.score import score
 from camera3d.evaluation.sharing import all_ranks
 from camera3d.evaluation.submission import Pose, check_class_names, submission_boxes
-
-RESULTS_NAME = "results_nusc.json"
 
 
 def evaluate_detector(
@@ -54,6 +52,8 @@ def evaluate_detector(
 
     Raises:
         ConfigInvalid: the index is of another version or split.
+        ResultsUnwritable: nothing can be written to `out_dir`; before anything is predicted.
+        OutputsNotFinite: the detector predicts NaN.
         Camera3DError: from the images, the dataset and `score`.
     """
     if (index.version, index.split) != (version, split):
@@ -63,6 +63,8 @@ def evaluate_detector(
         )
     check_class_names(detector.class_names)
     with all_ranks() as ranks:
+        if (refusal := ranks.from_first(_refusal(out_dir) if ranks.rank == 0 else None)) is not None:
+            raise refusal
         n_samples = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of_part(n_samples, ranks.rank, ranks.world_size))
         found: list[tuple[str, Detections]] | Camera3DError
@@ -135,6 +137,16 @@ def poses_of(nusc: NuScenes, sample_token: str) -> dict[str, Pose]:
         "lidar_to_ego": Pose.of_record(nusc.get("calibrated_sensor", lidar["calibrated_sensor_token"])),
         "ego_to_global": Pose.of_record(nusc.get("ego_pose", lidar["ego_pose_token"])),
     }
+
+
+def _refusal(out_dir: str | Path | None) -> Camera3DError | None:
+    """Why results cannot be written, if so."""
+    try:
+        if out_dir is not None:
+            check_writable(out_dir)
+    except Camera3DError as error:
+        return error
+    return None
 
 
 def _in_order(index: NuScenesIndex, gathered: list) -> Iterator[tuple[str, Detections]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -18,6 +18,7 @@ from camera3d.data.streaming import StreamingItem
 from camera3d.detectors import Detector
 from camera3d.detectors.protocol import Detections, DetectorOutputs
 from camera3d.errors import Camera3DError
+from camera3d.evaluation.errors import OutputsNotFinite
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def predict_split(
         progress: whether to show a bar on stderr.
 
     Raises:
+        OutputsNotFinite: at the first frame with such predictions, which the decoder would take for nothing.
         Camera3DError: as reading a frame does.
     """
     device = torch.device(device)
@@ -95,6 +97,7 @@ def predict_split(
                     prev_bev if item["has_prev"] else None,
                 )
             prev_bev = outputs.bev_feats
+            require_finite_queries(item["sample_token"], outputs.query_logits, outputs.query_boxes)
             yield item["sample_token"], _decoded(detector, outputs)
             bar.update()
 
@@ -109,6 +112,17 @@ def evaluating(detector: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training:
             module.training = mode
+
+
+def require_finite_queries(sample_token: str, logits: Tensor, boxes: Tensor) -> None:
+    """Raise OutputsNotFinite when predictions of a sample are not finite, with how many are not."""
+    bad = torch.stack([(~values.isfinite()).sum() for values in (logits, boxes)]).tolist()
+    if any(bad):
+        raise OutputsNotFinite(
+            f"sample {sample_token}: {bad[0]} of the {logits.numel()} class logits and {bad[1]} of the"
+            f" {boxes.numel()} numbers of boxes that were predicted are not finite. The weights have"
+            " diverged, or half precision does not hold them: take an earlier checkpoint or single precision."
+        )
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.data_classes import DetectionBox
 
 from camera3d.errors import shown
-from camera3d.evaluation.errors import ResultsIncomplete, ResultsInvalid
+from camera3d.evaluation.errors import ResultsIncomplete, ResultsInvalid, ResultsUnwritable
 from camera3d.evaluation.submission import EVAL_CONFIG
 
+RESULTS_NAME, METRICS_NAME, SUMMARY_NAME = "results_nusc.json", "metrics.json", "metrics_summary.json"
 META: Mapping[str, bool] = {
     "use_camera": True,
     "use_lidar": False,
@@ -51,6 +53,25 @@ def replaced(path: Path) -> Iterator[TextIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(out_dir: str | Path) -> None:
+    """Raise ResultsUnwritable when results cannot be written to a folder. It is made when it is not there."""
+    folder = Path(out_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"results")
+    except OSError as error:
+        raise ResultsUnwritable(
+            f"nothing can be written to {out_dir}: {error.strerror}. Give another folder for the results."
+        ) from error
+    taken = [name for name in (RESULTS_NAME, METRICS_NAME, SUMMARY_NAME) if (folder / name).is_dir()]
+    if taken:
+        raise ResultsUnwritable(
+            f"{', '.join(str(folder / name) for name in taken)}: a folder where a file is to be written. Move"
+            " it away, or give another folder for the results."
+        )
 
 
 def read_results(path: str | Path) -> tuple[dict[str, list[dict]], dict]:

@@ -26,7 +26,14 @@ from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split, scene_names_of_split
 from camera3d.evaluation.errors import NothingToScore
 from camera3d.evaluation.metrics import Metrics
-from camera3d.evaluation.results_file import check_coverage, eval_boxes, read_results, replaced
+from camera3d.evaluation.results_file import (
+    METRICS_NAME,
+    SUMMARY_NAME,
+    check_coverage,
+    eval_boxes,
+    read_results,
+    replaced,
+)
 from camera3d.evaluation.submission import EVAL_CONFIG
 
 
@@ -97,9 +104,9 @@ def score(
     found, _ = evaluation.evaluate()
     metrics = Metrics.of_devkit(found)
     if out_dir is not None:
-        with replaced(Path(out_dir) / "metrics.json") as file:
+        with replaced(Path(out_dir) / METRICS_NAME) as file:
             json.dump(metrics.to_dict(), file, indent=2, allow_nan=False)
-        with replaced(Path(out_dir) / "metrics_summary.json") as file:
+        with replaced(Path(out_dir) / SUMMARY_NAME) as file:
             json.dump({**found.serialize(), "meta": meta}, file, indent=2)
     return metrics
 

@@ -33,6 +33,7 @@ def test_help_shows_an_example(name, capsys):
         (("--workers", "-1"), "--workers -1: expected 0 or more"),
         (("--cfg-options", "model.type='Nothing'"), "'Nothing' is not a registered detector"),
         (("--cfg-options", "train_cfg.max_epoch=3"), "train_cfg.max_epoch"),
+        (("--cfg-options", "optim_wrapper.type='AmpOptimWrapper'"), "`amp` sets the precision"),
         (("--cfg-options", "optim_wrapper.optimizer.type='Adamant'"), "Adamant"),
         (("--cfg-options", "optim_wrapper.optimizer.speed=2"), "speed"),
         (("--init-from", "gone.pth"), "no checkpoint file gone.pth"),

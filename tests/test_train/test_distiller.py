@@ -13,6 +13,7 @@ from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
+from train.distillers.areas import AreaOptions
 from train.engine.export import export
 from train.targets import TargetsUnfit
 
@@ -67,9 +68,10 @@ def prepared(workshop: Workshop, case: Case, **config):
     terms = {name: {} for name in case.terms}
     if "pv_generation" in terms:
         terms["pv_generation"] = {"mask_ratio": case.mask_ratio}
-    distiller = {"terms": terms, "areas": case.areas, "bev_mask_ratio": case.mask_ratio}
+    distiller = {"terms": terms, "bev_mask_ratio": case.mask_ratio}
     path = workshop.student_config("stepped", distiller=distiller, **config)
     got = prepare(workshop.options(path))
+    got.model.areas = AreaOptions(**case.areas)  # a teacher without confident queries would be refused
     got.model.train()
     return got
 

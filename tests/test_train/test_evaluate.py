@@ -25,9 +25,9 @@ from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
 from camera3d.evaluation import predict_split
 from extract.dump_teacher import main as dump_teacher
+from train import evaluation_run
 from train.cached_predictions import cached_detections
 from train.evaluate import main
-from train.evaluation_run import EvaluationOptions, run_evaluation
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
@@ -199,20 +199,23 @@ def test_knowing_teacher(knowing, dataset, profile, split, capsys):
     assert "replay: 100%" in captured.err
 
 
-def test_focal_store_replays_its_confident_queries(knowing, dataset, dataroot):
+def test_focal_store_replays_its_confident_queries(knowing, dataroot):
     store = knowing("focal")
     for token, found in cached_detections(TargetReader(store), TargetReader(store).sample_tokens):
         sure = found.boxes[found.scores > 0.5]
         truth = build_index(dataroot, VERSION, "all").by_token(token).gt_boxes[:6]
         assert len(sure) == 6
         np.testing.assert_allclose(sorted(sure[:, 0].tolist()), sorted(truth[:, 0]), atol=1e-4)
-    metrics = run_evaluation(
-        EvaluationOptions(from_cache=str(store), dataroot=str(dataroot), version=VERSION, split="all")
-    )
-    # Of twelve objects the first six: cars, truck, construction vehicle, bus and trailer.
-    found = {row.name for row in metrics.per_class if row.ap > 0.9}
-    assert found == {"car", "truck", "construction_vehicle", "bus", "trailer"}
-    assert {row.ap for row in metrics.per_class if row.name not in found} == {0.0}
+
+
+def test_a_focal_store_has_no_score_of_its_teacher(knowing, dataset, capsys):
+    store = knowing("focal")
+    assert main(["--from-cache", str(store), *dataset, "--split", "all"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{store} is of profile focal: the teacher's queries below a score of 0.5 are not in it" in err
+    assert "not the teacher's score" in err
+    assert "--arrays queries --profile exact" in err
 
 
 def test_focal_sample_without_confident_queries(knowing, monkeypatch):
@@ -241,6 +244,51 @@ def test_store_without_queries_is_refused(weights, dataset, tmp_path, capsys):
     assert dump_teacher([*weights, *dataset, *options]) == 0
     assert main(["--from-cache", str(store), *dataset, "--split", "one"]) == 2
     assert "holds no query_logits and no query_boxes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("part", "bad"), [("cls_branches", "120 of the"), ("reg_branches", " 0 of the")])
+def test_a_detector_that_predicts_nan_has_no_score(weights, dataset, dataroot, tmp_path, part, bad, capsys):
+    config, flag, checkpoint = weights
+    broken = torch.load(checkpoint, weights_only=True)["state_dict"]
+    # The last layer's alone: boxes that are NaN were dropped as out of range, and nothing scored 0.
+    names = [name for name in broken if part in name and name.endswith("bias")]
+    broken[names[-1]] = broken[names[-1]] * torch.nan
+    torch.save({"state_dict": broken}, tmp_path / "diverged.pth")
+    command = [config, flag, str(tmp_path / "diverged.pth"), *dataset, "--split", "one", "--workers", "0"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first = build_index(dataroot, VERSION, "one").frames()
+    assert f"OutputsNotFinite: sample {next(iter(first)).sample_token}: " in err
+    assert bad in err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def unwritable(folder: Path, kind: str) -> Path:
+    """A place for results where none can be left."""
+    if kind == "below a file":
+        (folder / "file").write_text("")
+        return folder / "file" / "out"
+    (folder / "out" / "results_nusc.json").mkdir(parents=True)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("kind", ["below a file", "a folder in its place"])
+def test_a_place_that_cannot_be_written_is_found_out_first(
+    weights, dumped, dataset, tmp_path, kind, capsys, monkeypatch
+):
+    def predicts(*_, **__):
+        raise AssertionError("frames were predicted for nothing")
+
+    monkeypatch.setattr(evaluation_run, "cached_detections", predicts)
+    monkeypatch.setattr("camera3d.evaluation.evaluate.predict_split", predicts)
+    out = str(unwritable(tmp_path, kind))
+    for source in (weights, ["--from-cache", str(dumped)], ["--results", "any.json"]):
+        assert main([*source, *dataset, "--split", "one", "--out", out]) == 2
+        err = capsys.readouterr().err
+        assert "ResultsUnwritable" in err
+        assert out in err
+        assert "another folder" in err
 
 
 def test_student_with_extra_parts_is_refused(weights, dataset, tmp_path, capsys):

@@ -14,7 +14,7 @@ import torch
 from train_cases import FRAMES, ROOT, weights_of
 
 from camera3d.errors import ConfigInvalid
-from train.engine.resuming import newest_checkpoint
+from train.engine.checkpoints import checkpoints
 from train.engine.run import distill
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,8 +56,7 @@ def interrupted(request, one_thread, workshop, tmp_path_factory):
 
 def test_killed_and_resumed_is_as_never_stopped(workshop, interrupted, tmp_path):
     config, killed, whole = interrupted
-    reached = newest_checkpoint(killed)
-    assert reached is not None
+    reached = checkpoints(killed)[0]
     assert reached.name != f"iter_{EPOCHS * FRAMES}.pth", "it was killed too late"
     assert int(reached.stem.removeprefix("iter_")) % FRAMES, "it was not killed in the middle of an epoch"
     shutil.copytree(killed, tmp_path / "resumed")
@@ -151,5 +150,9 @@ def test_nothing_half_written_under_a_final_name(workshop, tmp_path, monkeypatch
     with pytest.raises(Exception, match="No space left"):
         distill(workshop.options(config, tmp_path))
     # The first checkpoint and its export are whole, and of the second there is nothing.
-    assert sorted(path.name for path in tmp_path.rglob("*.pth*")) == ["iter_2.pth", "last.pth"]
+    assert sorted(path.name for path in tmp_path.rglob("*.pth*")) == [
+        "iter_2.pth",
+        "iter_2.pth.sha256",
+        "last.pth",
+    ]
     assert weights_of(tmp_path / "last.pth")

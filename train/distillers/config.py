@@ -108,6 +108,14 @@ class DistillerConfig:
         chosen = {name: bev_map_of(name, options) for name, options in self.terms.items()}
         return {name: bev_map for name, bev_map in chosen.items() if bev_map is not None}
 
+    @property
+    def reading_confidence(self) -> tuple[str, ...]:
+        """The terms for which only the teacher's confident queries count, or make areas."""
+        queries = self.areas.queries
+        return tuple(
+            name for name, needs in self.needs.items() if needs.confidence or (needs.areas and queries)
+        )
+
     def arrays(self, pv_levels: Sequence[tuple[int, int]]) -> dict[str, tuple[str, ...]]:
         """By term, the names of the teacher's arrays that it reads."""
         wanted = {}

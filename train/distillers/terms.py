@@ -37,6 +37,7 @@ class Needs:
         areas: whether it looks at instance areas, which may be drawn from the teacher's queries.
         whole_maps: whether cells outside the instances matter, which profile `focal` leaves out.
         head: whether it takes weights of the teacher's decoder.
+        confidence: whether it weighs queries by their confidence.
     """
 
     pv: bool = False
@@ -45,6 +46,7 @@ class Needs:
     areas: bool = False
     whole_maps: bool = False
     head: bool = False
+    confidence: bool = False
 
 
 class PvDivergence(nn.Module):
@@ -152,7 +154,7 @@ class FocalTerm(nn.Module):
             generator made.
     """
 
-    needs = Needs(arrays=(*QUERY_ARRAYS, *SAMPLING_ARRAYS), areas=True, head=True)
+    needs = Needs(arrays=(*QUERY_ARRAYS, *SAMPLING_ARRAYS), areas=True, head=True, confidence=True)
 
     def __init__(
         self, *, value_projections: Sequence[nn.Linear], weight: float = 0.05, bev_map: str = "raw"
@@ -170,7 +172,7 @@ class FocalTerm(nn.Module):
 class QueryTerm(nn.Module):
     """Logits and boxes, query by query, of all decoder layers."""
 
-    needs = Needs(arrays=QUERY_ARRAYS)
+    needs = Needs(arrays=QUERY_ARRAYS, confidence=True)
 
     def __init__(self, *, logit_weight: float = 2.0, box_weight: float = 0.25) -> None:
         super().__init__()

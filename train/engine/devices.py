@@ -34,3 +34,8 @@ def process_group() -> Iterator[torch.device]:
 def is_first_process() -> bool:
     """Whether this process prints the result."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def tells(error: Exception) -> bool:
+    """Whether this process prints an error: the first one does for all where all have the same."""
+    return is_first_process() or not getattr(error, "on_every_rank", False)

@@ -23,6 +23,7 @@ class TrainOptions:
         split, val_split: None takes the version's own pair; `val_split` "none" leaves evaluation out.
         init_from: checkpoint whose fitting weights the detector starts from.
         workers, batch_size: for each process; None takes the config's.
+        skip_nonfinite: how many steps may be left out because their loss or gradient is not finite.
     """
 
     config: str
@@ -36,6 +37,7 @@ class TrainOptions:
     seed: int = 0
     workers: int | None = None
     batch_size: int | None = None
+    skip_nonfinite: int = 0
     cfg_options: dict[str, object] = field(default_factory=dict)
 
     def load_config(self) -> Config:
@@ -73,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, help="processes that load data (default: the config's, 4)")
     parser.add_argument(
+        "--skip-nonfinite",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out up to N steps whose loss or gradient is not finite (default 0: the first one stops)",
+    )
+    parser.add_argument(
         "--cfg-options",
         nargs="+",
         default=[],
@@ -99,8 +108,7 @@ def options_of(args: argparse.Namespace) -> TrainOptions:
     """From parsed arguments; those of a single command are left to it. Raises ConfigInvalid."""
     given = {name: value for name, value in vars(args).items() if name in TrainOptions.__dataclass_fields__}
     given["cfg_options"] = parsed_options(args.cfg_options)
-    for name in ("batch_size", "workers"):
-        least = 1 if name == "batch_size" else 0
+    for name, least in (("batch_size", 1), ("workers", 0), ("skip_nonfinite", 0)):
         if given[name] is not None and given[name] < least:
             raise ConfigInvalid(f"--{name.replace('_', '-')} {given[name]}: expected {least} or more")
     given["work_dir"] = str(Path(args.work_dir))

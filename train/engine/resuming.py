@@ -1,4 +1,4 @@
-"""What a run goes on from, and whether it is still the same run."""
+"""Whether a run that is gone on with is still the same run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
 
 from camera3d.data import NuScenesIndex
 from camera3d.detectors.builder import plain_config
@@ -26,42 +25,6 @@ DECIDING = (
     "distort",
     "amp",
 )
-
-
-def prepare(work_dir: str | Path, *, resume: bool) -> None:
-    """Remove what a killed run left half-written.
-
-    Raises ConfigInvalid when a new run is to start in the folder of another: a later --resume could take the
-    other's checkpoints for its own.
-    """
-    if newest_checkpoint(work_dir) is not None and not resume:
-        raise ConfigInvalid(
-            f"--work-dir {work_dir} holds the checkpoints of a run: go on from it with --resume, or give"
-            " another folder"
-        )
-    if is_main_process():
-        for partial in Path(work_dir).glob(".*.pth.*.tmp"):
-            partial.unlink(missing_ok=True)
-
-
-def chosen_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest checkpoint, as the first process sees it: all must go on from the same.
-
-    Raises ConfigInvalid on a process that does not see it.
-    """
-    chosen = [newest_checkpoint(work_dir)]
-    broadcast_object_list(chosen)
-    if chosen[0] is not None and not chosen[0].is_file():
-        raise ConfigInvalid(f"{chosen[0]} is not here: all nodes must share --work-dir {work_dir}")
-    return chosen[0]
-
-
-def newest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint with the most steps. Whatever has its final name is whole."""
-    found = {path: path.stem.removeprefix("iter_") for path in Path(work_dir).glob("iter_*.pth")}
-    return max(
-        (p for p, steps in found.items() if steps.isdigit()), key=lambda p: int(found[p]), default=None
-    )
 
 
 def run_facts(config: Config, index: NuScenesIndex, targets: str) -> dict[str, str]:

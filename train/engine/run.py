@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,14 +23,17 @@ from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
 from train.distillers.fit import level_pairs
+from train.engine.checkpoints import sha256_of
 from train.engine.data import default_splits, train_loader, val_loader
 from train.engine.devices import process_group
 from train.engine.logs import quiet_mmengine
 from train.engine.options import NO_SPLIT, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
+from train.engine.work_dir import work_folder
 from train.targets import CachedTargets, TargetLayout, check_areas, check_store
 from train.targets.checks import covered, expectation, teacher_config_path
+from train.targets.confidence import check_confidence
 from train.targets.description import TeacherDescription
 from train.teachers import CacheSource, DistortedLiveSource, LiveSource
 
@@ -177,6 +179,10 @@ def _cached(
     whole = tuple(name for name, needs in chosen.needs.items() if needs.whole_maps)
     check_store(reader.spec, wanted, whole)
     check_areas(reader.spec, vars(chosen.areas), heatmap="bev_heatmap" in chosen.terms)
+    if terms := chosen.reading_confidence:
+        tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
+        areas = chosen.areas
+        check_confidence(reader, tokens, terms, min_score=areas.min_score, at_most=areas.at_most)
     names = dict.fromkeys(name for term in wanted.values() for name in term)
     source = CacheSource(TargetLayout.of_store(reader.spec))
     transforms = (CachedTargets(reader, names),)
@@ -235,35 +241,28 @@ def _train(
     targets: str,
     transforms: Sequence[Callable] = (),
 ) -> Path:
-    given = config.get("train_dataloader", {})
-    loader = train_loader(
-        config,
-        index,
-        options.dataroot,
-        batch_size=options.batch_size or given.get("batch_size", 1),
-        workers=given.get("num_workers", 4) if options.workers is None else options.workers,
-        seed=options.seed,
-        transforms=transforms,
-    )
-    runner = build_runner(
-        model,
-        config,
-        work_dir=options.work_dir,
-        train=loader,
-        validation=None if validation is None else val_loader(config, validation, options.dataroot),
-        device=device,
-        seed=options.seed,
-        resume=options.resume,
-        facts=run_facts(config, index, targets),
-    )
-    runner.train()
-    return Path(options.work_dir) / "last.pth"
-
-
-def sha256_of(path: str | Path) -> str:
-    """Digest of a file. Raises CheckpointMismatch when there is none."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointMismatch(f"no checkpoint file {path}: {error.strerror}") from error
+    with work_folder(options.work_dir, resume=options.resume):
+        given = config.get("train_dataloader", {})
+        loader = train_loader(
+            config,
+            index,
+            options.dataroot,
+            batch_size=options.batch_size or given.get("batch_size", 1),
+            workers=given.get("num_workers", 4) if options.workers is None else options.workers,
+            seed=options.seed,
+            transforms=transforms,
+        )
+        runner = build_runner(
+            model,
+            config,
+            work_dir=options.work_dir,
+            train=loader,
+            validation=None if validation is None else val_loader(config, validation, options.dataroot),
+            device=device,
+            seed=options.seed,
+            resume=options.resume,
+            skip_nonfinite=options.skip_nonfinite,
+            facts=run_facts(config, index, targets),
+        )
+        runner.train()
+        return Path(options.work_dir) / "last.pth"

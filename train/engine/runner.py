@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from camera3d.checkpoint import harmless_globals
-from camera3d.errors import ConfigInvalid, shown
+from camera3d.checkpoint import harmless_globals, reason_of
+from camera3d.errors import CheckpointMismatch, ConfigInvalid, shown
 from train.engine import hooks, loops  # noqa: F401  registered by name below
+from train.engine.checkpoints import chosen_checkpoint, remove_strays, write_digest
 from train.engine.export import replace_with
+from train.engine.finite import require_finite_weights
 from train.engine.logs import quiet_mmengine, to_stderr
 from train.engine.optimising import with_amp
-from train.engine.resuming import chosen_checkpoint, prepare, require_same_run
+from train.engine.resuming import require_same_run
 
 TRAIN_CFG = {"max_epochs", "val_begin", "val_interval", "dynamic_intervals"}
 
@@ -62,7 +65,7 @@ class TrainingRunner(Runner):
 
     def get_hooks_info(self) -> str:
         """Likewise."""
-        return "mmengine's defaults, seeds by step, exported students"
+        return "mmengine's defaults, finite steps, seeds by step, exported students"
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Data-parallel under torchrun, on GPUs and, which mmengine cannot, on CPUs.
@@ -84,28 +87,36 @@ class TrainingRunner(Runner):
     def save_checkpoint(
         self, out_dir: str, filename: str, *args, meta: dict | None = None, **options
     ) -> None:
-        """See mmengine's, which writes under the final name."""
+        """See mmengine's, which writes under the final name. Raises TrainingNotFinite."""
+        require_finite_weights(self.model.state_dict().items(), f"checkpoint {filename}")
         if self.rank != 0:
             return
         meta = {**(meta or {}), "draws": self._draws()}
-        replace_with(
-            Path(out_dir) / filename,
-            lambda partial: super(TrainingRunner, self).save_checkpoint(
+        path = Path(out_dir) / filename
+
+        def write(partial: Path) -> None:
+            super(TrainingRunner, self).save_checkpoint(
                 str(partial.parent), partial.name, *args, meta=meta, **options
-            ),
-        )
+            )
+            write_digest(partial, path)
+
+        replace_with(path, write)
+        remove_strays(out_dir)
 
     def load_or_resume(self) -> None:
         """See mmengine's, which trusts a file with a path that a killed run may have left empty."""
         if self._resume and not self._has_loaded:
-            newest = chosen_checkpoint(self.work_dir)
+            chosen = chosen_checkpoint(self.work_dir)
             self._has_loaded = True
-            if newest is not None:
-                self.resume(str(newest))
+            if chosen is not None:
+                self.resume(str(chosen))
 
     def load_checkpoint(self, filename: str, *args, **options) -> dict:
-        """See mmengine's. Raises ConfigInvalid when the checkpoint is another run's."""
-        checkpoint = super().load_checkpoint(filename, *args, **options)
+        """See mmengine's. Raises ConfigInvalid when the checkpoint is another run's, CheckpointMismatch."""
+        try:
+            checkpoint = super().load_checkpoint(filename, *args, **options)
+        except pickle.UnpicklingError as error:
+            raise CheckpointMismatch(f"{filename} cannot be read: {reason_of(error)}") from error
         require_same_run(filename, checkpoint["meta"].get("draws", {}), self._draws())
         return checkpoint
 
@@ -134,6 +145,7 @@ def build_runner(
     device: torch.device,
     seed: int,
     resume: bool,
+    skip_nonfinite: int,
     facts: Mapping[str, str],
 ) -> TrainingRunner:
     """A runner for a model that holds its initial weights.
@@ -143,9 +155,10 @@ def build_runner(
             configs/_base_/schedule_24ep.py.
         validation: frames to score on; None: no evaluation.
         resume: go on from the newest checkpoint in `work_dir`, when there is one.
+        skip_nonfinite: see TrainOptions.
         facts: see `run_facts`.
 
-    Raises ConfigInvalid when the schedule is missing or cannot be, or the folder is another run's.
+    Raises ConfigInvalid when the schedule is missing or cannot be.
     """
     missing = [n for n in ("optim_wrapper", "param_scheduler", "train_cfg") if n not in config]
     if missing:
@@ -162,7 +175,6 @@ def build_runner(
     # A checkpoint between two optimiser steps would lose the gradients gathered so far.
     interval = -(-config.get("checkpoint_interval", 1000) // accumulated) * accumulated
     evaluates = validation is not None
-    prepare(work_dir, resume=resume)
     return TrainingRunner(
         device=device,
         facts=facts,
@@ -187,6 +199,7 @@ def build_runner(
             "logger": {"type": "LoggerHook", "interval": config.get("log_interval", 50)},
         },
         custom_hooks=[
+            {"type": "RequireFinite", "may_skip": skip_nonfinite},
             {"type": "SeedEachStep", "seed": seed},
             {"type": "ExportStudent", "interval": interval},
         ],
