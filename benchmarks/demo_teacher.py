@@ -97,7 +97,7 @@ def report(stages: Stages, args: argparse.Namespace) -> None:
     body = [
         f"`python benchmarks/demo_teacher.py {options} --install`",
         f"{args.scenes} synthetic scenes of {SCENES['seconds']} s, {size} images, seed {args.seed}:"
-        f" {learnt} frames to train on, {scored} of {args.held_out} held-out scenes to score on."
+        f" {learnt} frames to train on, {scored} frames of {args.held_out} held-out scenes to score on."
         f" {hours_of(logged):.1f} hours of training steps. Weights: {megabytes:.1f} MB, sha256"
         f" {sha256(weights)[:16]}….",
         "Held-out scenes, by epoch:",
