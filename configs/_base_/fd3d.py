@@ -1,7 +1,8 @@
 """FD3D: masked generation in the instance areas of both views, the focal term and the query term.
 
-docs/decisions/0004 lists what the paper leaves open and why it is as it is here. The weights give every term a third of
-the detection loss's gradient at the student's maps, or as much as that: benchmarks/results/term_gradients.md.
+docs/decisions/0004 lists what the paper leaves open and why it is as it is here. With these
+weights every part has between a tenth and a half of the detection loss's gradient at the student's maps
+(benchmarks/results/term_gradients.md).
 """
 distiller = dict(
     init_from_teacher='head',
