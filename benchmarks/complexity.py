@@ -62,7 +62,7 @@ def count(path: Path) -> dict[str, float]:
 
     inputs = full_size_inputs(image_hw, pixels_wide=image_hw[1])
     with torch.no_grad(), FlopCounterMode(detector, display=False, depth=None) as counter:
-        detector.encode(**inputs)
+        detector.encode(inputs)
     by_module = {name: sum(ops.values()) / 2 for name, ops in counter.get_flop_counts().items()}
     transformer = detector.pts_bbox_head.transformer
     # The counter names a part by the class of the module that was called first.

@@ -38,13 +38,13 @@ def measure(path: Path, repeats: int, device: str) -> dict:
     inputs = {k: v.to(device) for k, v in full_size_inputs(image_hw, pixels_wide=image_hw[1]).items()}
     seconds = []
     with torch.inference_mode():
-        prev_bev = detector.encode(**inputs).bev_feats  # the first pass also warms up
+        _, state = detector.encode(inputs)  # the first pass also warms up
         parts = timed_parts(detector, device)
         for _ in range(repeats):
             parts.clear()
             synchronise(device)
             start = time.perf_counter()
-            detector.encode(**inputs, prev_bev=prev_bev)
+            detector.encode(inputs, state)
             synchronise(device)
             seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -31,13 +31,13 @@ from profile_samples import Sample
 from torch import Tensor
 from tqdm import tqdm
 
-from cache_schema.array_spec import ArraySpec
+from cache_schema.array_spec import DETECTION, ArraySpec
 from cache_schema.focal import FocalMap, encode_map
 from cache_schema.layout import stored_arrays
 from cache_schema.quantise import dequantise, quantise
 from camera3d.detectors import build_detector
 from camera3d.instance_areas import bev_area, pv_areas, query_confidence
-from extract.store_spec import chosen_arrays
+from extract.store_spec import ARRAY_GROUPS, teacher_arrays
 from train.losses import (
     AreaL2,
     ChannelWiseDivergence,
@@ -136,7 +136,7 @@ def sample_bytes(profile: str, arrays: tuple[ArraySpec, ...], areas: Areas) -> t
     maps, rest = 0, 0
     for array in stored_arrays(profile, arrays, BACKGROUND_BLOCK):
         nbytes = array.bytes_per_sample
-        if array.ragged:
+        if array.ragged and array.role != DETECTION:
             name = array.name.removesuffix("_cells")
             rows = int(areas.stored[name].sum() if name in areas.stored else (areas.confidence > 0).sum())
             rows = -(-rows // array.rows_per_chunk) * array.rows_per_chunk
@@ -193,7 +193,7 @@ def map_terms(
     yield Term(
         "focal sampling, bev_feats",
         student,
-        lambda t: focal(generated[0], *(t[k][:, None] for k in keys), t["confidence"][None]),
+        lambda t: focal(generated[0], *(t[k][None] for k in keys), t["confidence"][None]),
     )
 
 
@@ -204,9 +204,9 @@ def query_terms(sample: Sample, distance: float, rng: torch.Generator) -> Iterat
     align = QueryAlignment()
 
     def compute(t: Mapping[str, Tensor]) -> Tensor:
-        boxes = t["query_boxes"][:, None]
-        mine = student[:, t["rows"]][:, None]
-        return align(mine, boxes, t["query_logits"][:, None], boxes, t["confidence"][None])[0]
+        boxes = t["query_boxes"][None]
+        mine = student[:, t["rows"]][None]
+        return align(mine, boxes, t["query_logits"][None], boxes, t["confidence"][None])[0]
 
     yield Term("query alignment, logits", student, compute)
 
@@ -357,7 +357,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     detector = build_detector(ROOT / "configs" / "teacher" / "bevformer_base.py")
-    arrays = chosen_arrays(detector, (928, 1600))
+    arrays = tuple(teacher_arrays(detector, (928, 1600), tuple(ARRAY_GROUPS))[0])
     lines = heading()
     rng = torch.Generator().manual_seed(0)
     if options.dataroot:

@@ -31,7 +31,6 @@ from tqdm import tqdm
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cache_schema.codec import BLOSC_CNAME, BLOSC_LEVEL, blosc_shuffle, crc32c, raw_bytes
-from cache_schema.inspection.config_file import read_config
 from cache_schema.inspection.planned_arrays import GROUPS, planned_arrays
 from cache_schema.reader import TargetReader
 from cache_schema.spec import FocalFacts, StoreSpec
@@ -55,11 +54,11 @@ Read = Callable[[int], Mapping[str, object]]
 
 def full_size_spec(profile: str) -> StoreSpec:
     """BEVFormer-Base under one profile; only its arrays matter here."""
-    config = read_config(ROOT / "configs" / "teacher" / "bevformer_base.py")
+    config = ROOT / "configs" / "teacher" / "bevformer_base.py"
     return replace(
         small_spec(planned_arrays(config, GROUPS)),
         profile=profile,
-        focal=FocalFacts(confidence=0.1, background_block=8, areas={}) if profile == "focal" else None,
+        focal=FocalFacts(min_score=0.1, background_block=8, areas={}) if profile == "focal" else None,
     )
 
 
@@ -71,7 +70,7 @@ def noise(spec: StoreSpec) -> tuple[Arrays, dict[str, object]]:
     }
     if spec.profile != "focal":
         return values, {}
-    maps = {name: array for name, array in values.items() if name.startswith(("bev_feats", "pv_feats"))}
+    maps = {array.name: values[array.name] for array in spec.arrays if array.is_map}
     areas = {name: _areas((*array.shape[:-3], *array.shape[-2:]), rng) for name, array in maps.items()}
     return values, {"areas": areas, "confident": np.arange(values["query_logits"].shape[1]) < KEPT_QUERIES}
 

@@ -24,15 +24,13 @@ from cache_schema.reader import TargetReader
 from camera3d.checkpoint import harmless_globals
 from camera3d.data import NuScenesIndex, collate_queue, load_or_build_index
 from camera3d.detectors.builder import build_detector, load_config
+from camera3d.detectors.protocol import BEV_MAP, IMAGE_MAP, with_role
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
-from train.distillers.fit import level_pairs
 from train.engine.data import default_splits, train_loader
 from train.engine.logs import quiet_mmengine
-from train.targets import CachedTargets, TargetLayout
-from train.targets.description import TeacherDescription
-from train.teachers import CacheSource
+from train.engine.targets import from_store
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,11 +76,15 @@ def distillation(
     student = build_detector(config)
     with quiet_mmengine():
         student.init_weights()
-    teacher = TeacherDescription.of_store(reader)
-    pairs = level_pairs(chosen, student.feature_maps(tuple(config.inputs.pad_hw)), teacher)
-    wanted = dict.fromkeys(name for names in chosen.arrays(pairs).values() for name in names)
-    source = CacheSource(TargetLayout.of_store(reader.spec))
-    model = build_distiller(config, chosen, student=student, teacher=teacher, source=source)
+    setting = from_store(config, chosen, student, reader, index)
+    model = build_distiller(
+        config,
+        chosen,
+        student=student,
+        teacher=setting.teacher,
+        maps=setting.maps,
+        source=setting.source,
+    )
     if args.checkpoint:
         with harmless_globals():
             held = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
@@ -94,7 +96,7 @@ def distillation(
         batch_size=1,
         workers=0,
         seed=0,
-        transforms=[CachedTargets(reader, wanted)],
+        transforms=setting.transforms,
     )
     step = max(1, len(loader.dataset) // args.frames)
     chosen_rows = range(0, len(loader.dataset), step)[: args.frames]
@@ -107,8 +109,9 @@ def pulls(model: Distiller, items: Sequence[dict]) -> dict[str, tuple[float, flo
     for item in items:
         batch = model.data_preprocessor(collate_queue([item]), True)
         inputs, samples = batch["inputs"], batch["data_samples"]
-        outputs = model.student.encode_queue(inputs)
-        maps = [outputs.bev_feats, *outputs.pv_feats]
+        outputs = model.student.training_outputs(inputs)
+        specs = model.student.output_specs((1, 1))
+        maps = [outputs[spec.name] for role in (BEV_MAP, IMAGE_MAP) for spec in with_role(specs, role)]
         detection = sum(model.detection_losses(outputs, samples).values())
         bev, image = _norms(detection, maps)
         targets = model.source.targets(inputs, samples, batch["extras"])

@@ -25,17 +25,18 @@ from mmengine.config import Config
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames, load_or_build_index
-from camera3d.detectors.bevformer.detector import BEVFormer
+from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
+from camera3d.detectors.samples import ground_truth
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
-from train.distillers.fit import level_pairs
+from train.distillers.fit import compared_maps
 from train.engine.data import train_loader
 from train.engine.logs import quiet_mmengine
-from train.targets import CachedTargets, TargetLayout
+from train.engine.targets import from_store
+from train.targets import DistortedLiveSource, LiveSource
 from train.targets.description import TeacherDescription
-from train.teachers import CacheSource, DistortedLiveSource, LiveSource
 
 PHASES = ("data wait", "forward", "teacher", "terms", "backward", "optimiser")
 
@@ -45,7 +46,7 @@ class Variant:
     """One row of the table: what is trained, and what it read and took so far."""
 
     name: str
-    model: Distiller | BEVFormer
+    model: Distiller | Detector
     batches: Iterator
     seconds: dict[str, list[float]]
     load_seconds: float
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _variants(
-    config: Config, student: BEVFormer, index: NuScenesIndex, args: argparse.Namespace, device: torch.device
+    config: Config, student: Detector, index: NuScenesIndex, args: argparse.Namespace, device: torch.device
 ) -> list[Variant]:
     method = Path(config.filename).stem.rsplit("_", 1)[-1]
     chosen = DistillerConfig.from_config(config)
@@ -113,12 +114,16 @@ def _variants(
             label = f"{method} without pv_divergence, {profile}"
         else:
             chosen_here, label = chosen, f"{method}, {profile}"
-        teacher = TeacherDescription.of_store(reader)
-        pairs = level_pairs(chosen_here, student.feature_maps(tuple(config.inputs.pad_hw)), teacher)
-        wanted = dict.fromkeys(name for names in chosen_here.arrays(pairs).values() for name in names)
-        source = CacheSource(TargetLayout.of_store(reader.spec))
-        model = build_distiller(config, chosen_here, student=student, teacher=teacher, source=source)
-        batches = _batches(config, index, args, [CachedTargets(reader, wanted)])
+        setting = from_store(config, chosen_here, student, reader, index)
+        model = build_distiller(
+            config,
+            chosen_here,
+            student=student,
+            teacher=setting.teacher,
+            maps=setting.maps,
+            source=setting.source,
+        )
+        batches = _batches(config, index, args, setting.transforms)
         found.append(Variant(label, model.to(device).train(), *batches))
     if args.without_live:
         return found
@@ -127,13 +132,14 @@ def _variants(
     load_official(detector, args.checkpoint)
     detector.to(device)
     teacher = TeacherDescription.of_detector(detector, teacher_config)
+    maps = compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), teacher)
     pipeline = ImagePipeline.from_config(teacher_config.inputs)
     sources = {
         "live": LiveSource(detector, StreamingFrames(index, pipeline, args.dataroot)),
         "live_fd": DistortedLiveSource(detector, pipeline.pad_hw),
     }
     for name, source in sources.items():
-        model = build_distiller(config, chosen, student=student, teacher=teacher, source=source)
+        model = build_distiller(config, chosen, student=student, teacher=teacher, maps=maps, source=source)
         batches = _batches(config, index, args, [])
         found.append(Variant(f"{method}, {name}", model.to(device).train(), *batches))
     return found
@@ -177,7 +183,7 @@ def _round(variant: Variant, optimiser: torch.optim.Optimizer, device: torch.dev
     data = model.data_preprocessor(data, True)
     inputs, samples, extras = data["inputs"], data["data_samples"], data.get("extras", {})
     student = model.student if isinstance(model, Distiller) else model
-    outputs = student.encode_queue(inputs)
+    outputs = student.training_outputs(inputs)
     if isinstance(model, Distiller):
         losses = model.detection_losses(outputs, samples)
         clock.lap("forward")
@@ -186,9 +192,7 @@ def _round(variant: Variant, optimiser: torch.optim.Optimizer, device: torch.dev
         losses |= model.distillation_losses(outputs, targets, inputs, samples)
         clock.lap("terms")
     else:
-        from camera3d.detectors.bevformer.detector import ground_truth
-
-        losses = model.criterion(outputs, ground_truth(samples), model.pts_bbox_head.code_weights)
+        losses = model.detection_loss(outputs, ground_truth(samples))
         clock.lap("forward")
         for phase in ("teacher", "terms"):
             variant.seconds[phase].append(0.0)

@@ -1,4 +1,4 @@
-"""What one array of a scene group is: its name, numbers and shape on disk."""
+"""What one array of a scene group is: its role, numbers and shape on disk."""
 
 import math
 from dataclasses import dataclass
@@ -8,8 +8,21 @@ import numpy as np
 
 from cache_schema import names
 from cache_schema.errors import Problem, shown
-from cache_schema.fields import Fact, each, flag, integer, one_of, optional
+from cache_schema.fields import Fact, each, flag, integer, number, one_of, optional
 
+# What an array is to the teacher: a map of each camera, a bird's-eye-view map, something about each object
+# query, a map of a head without queries, what the frame itself says, or the decoded boxes.
+IMAGE_MAP, BEV_MAP, QUERY, DENSE_HEAD, CALIBRATION, DETECTION = TEACHER_ROLES = (
+    "image_map",
+    "bev_map",
+    "query",
+    "dense_head",
+    "calibration",
+    "detection",
+)
+# A profile's own array: scales, masks, cells and background of a map, and which queries were kept.
+PACKING = "packing"
+FRAMES = ("lidar", "ego")
 DTYPES = (
     "bool",
     "float16",
@@ -26,22 +39,44 @@ DTYPES = (
 # What a store says is believed only so far: a reader takes the memory of a sample.
 MAX_SAMPLE_NBYTES = 1 << 32
 MAX_DIMENSIONS = 16
+MAX_STRIDE, MAX_EXTENT_M = 1 << 16, 1e6
+QUERY_DIMENSION = "query"
+CONFIDENT_DIMENSION = "confident_query"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec(Fact):
     """One array of a scene group. On disk the dimension "sample" comes before those named here.
 
+    `stride` is that of an image map, in input pixels a cell. `extent_m` is what a BEV map covers, or what
+    positions in [0, 1] are fractions of: x, y, z minimum, then maximum, in metres of `frame`.
+
     An array with `rows_per_chunk` is ragged: of its first dimension a sample fills as many rows as it has,
     from row 0 on. They are stored in chunks of that many rows; chunks that would hold none are left out.
     """
 
     name: Annotated[str, names.array_name]
+    role: Annotated[str, one_of(*TEACHER_ROLES, PACKING)]
     dtype: Annotated[str, one_of(*DTYPES)]
     shape: Annotated[tuple[int, ...], each(integer(1))]  # of one sample; the largest, when ragged
     dimension_names: Annotated[tuple[str, ...], each(names.dimension_name, unique=True)]  # without "sample"
     compressed: Annotated[bool, flag]  # Blosc, for masks; features gain next to nothing from it
     rows_per_chunk: Annotated[int | None, optional(integer(1))] = None
+    stride: Annotated[float | None, optional(number(0, MAX_STRIDE))] = None
+    extent_m: Annotated[
+        tuple[float, ...] | None, optional(each(number(-MAX_EXTENT_M, MAX_EXTENT_M), minimum=6))
+    ] = None
+    frame: Annotated[str | None, optional(one_of(*FRAMES))] = None
+
+    @property
+    def is_map(self) -> bool:
+        """Whether profiles pack it as a feature map: (…, channel, y, x)."""
+        return self.role in (IMAGE_MAP, BEV_MAP)
+
+    @property
+    def query_axis(self) -> int | None:
+        """Which dimension counts the object queries; None when none does."""
+        return self.dimension_names.index(QUERY_DIMENSION) if self.role == QUERY else None
 
     @property
     def ragged(self) -> bool:
@@ -88,6 +123,16 @@ class ArraySpec(Fact):
             problems.append(Problem("dimension_names", expected, str(self.dimension_names)))
         if "sample" in self.dimension_names:
             problems.append(Problem("dimension_names", 'no "sample": it is put in front on disk', "sample"))
+        if self.role == QUERY and not {QUERY_DIMENSION, CONFIDENT_DIMENSION} & set(self.dimension_names):
+            expected = f"a dimension {QUERY_DIMENSION!r}, as the role is {QUERY}"
+            problems.append(Problem("dimension_names", expected, str(self.dimension_names)))
+        if self.role == IMAGE_MAP and self.stride is None:
+            problems.append(Problem("stride", "input pixels a cell, as the role is image_map", "null"))
+        if self.role == BEV_MAP and self.extent_m is None:
+            problems.append(Problem("extent_m", "what the map covers, as the role is bev_map", "null"))
+        if self.extent_m is not None and (len(self.extent_m) != 6 or self.frame is None):
+            expected = "six numbers, and a frame that they are metres of"
+            problems.append(Problem("extent_m", expected, f"{self.extent_m}, frame {self.frame}"))
         if self.ragged and (self.compressed or not self.shape):
             expected = "null, as the array is compressed or has no dimension"
             problems.append(Problem("rows_per_chunk", expected, str(self.rows_per_chunk)))

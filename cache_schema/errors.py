@@ -22,6 +22,10 @@ class SchemaTooNew(CacheError):
     """The store was written by a later format than this reader knows."""
 
 
+class SchemaTooOld(CacheError):
+    """The store was written by an earlier format than this reader reads."""
+
+
 class SampleMissing(CacheError):
     """A sample token that the store does not hold, or that a scene promised and did not get."""
 

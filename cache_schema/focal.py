@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache_schema.array_spec import QUERY
 from cache_schema.errors import SpecInvalid
-from cache_schema.layout import CONFIDENT_ARRAY, QUERY_DIMENSION, is_map, is_per_query
+from cache_schema.layout import CONFIDENT_ARRAY
 from cache_schema.quantise import dequantise, quantise, quantise_rows
 from cache_schema.spec import StoreSpec
 
@@ -76,33 +77,33 @@ class FocalSample:
         maps: by the names that the teacher's maps have.
         queries: the arrays of the confident queries, in the teacher's order of dimensions: (L, n, …).
         query_index: (n,) which of the Q queries these are; None when the store has no query arrays.
-        frame: the other arrays, such as `can_bus` and `lidar2img`.
+        others: the other arrays, such as detections and `lidar2img`.
     """
 
     maps: dict[str, FocalMap]
     queries: dict[str, np.ndarray]
     query_index: np.ndarray | None
-    frame: dict[str, np.ndarray]
+    others: dict[str, np.ndarray]
 
     @classmethod
     def from_stored(cls, spec: StoreSpec, stored: Mapping[str, np.ndarray]) -> "FocalSample":
         """From the arrays of a sample as a reader gives them. Raises SpecInvalid for another profile."""
         if spec.focal is None:
             raise SpecInvalid(f"the store has profile {spec.profile}; read its arrays by name instead")
-        maps, queries, frame = {}, {}, {}
+        maps, queries, others = {}, {}, {}
         for array in spec.arrays:
             name = array.name
-            if is_map(array):
+            if array.is_map:
                 parts = {part: stored[f"{name}_{part}"] for part in _MAP_PARTS}
                 maps[name] = FocalMap(**parts, block=spec.focal.background_block)
-            elif is_per_query(array):
-                axis = array.dimension_names.index(QUERY_DIMENSION)
+            elif array.role == QUERY:
+                axis = array.query_axis
                 queries[name] = np.ascontiguousarray(np.moveaxis(stored[name], 0, axis))
             else:
-                frame[name] = stored[name]
+                others[name] = stored[name]
         confident = stored.get(CONFIDENT_ARRAY)
         index = None if confident is None else np.flatnonzero(confident)
-        return cls(maps=maps, queries=queries, query_index=index, frame=frame)
+        return cls(maps=maps, queries=queries, query_index=index, others=others)
 
 
 _MAP_PARTS = ("cells", "scale", "mask", "background", "background_scale")

@@ -15,8 +15,7 @@ EXAMPLES = {
     "show": "show teacher.zarr ca9a282c9e77460f8360f564131a8af5 --png frame.png --dataroot data/nuscenes",
     "verify": "verify teacher.zarr --jobs 4",
     "diff": "diff teacher.zarr other.zarr --tolerance 0.001",
-    "plan": "plan configs/teacher/bevformer_base.py --version v1.0-trainval --split train"
-    " --profile compact --fps 5",
+    "plan": "plan configs/demo/teacher.py --version v1.0-trainval --split train --profile compact --fps 5",
 }
 
 
@@ -68,9 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
 
     plan = command("plan", "What a dump would cost, before spending anything.")
-    plan.add_argument(
-        "config", type=Path, help="config of the teacher, e.g. configs/teacher/bevformer_base.py"
-    )
+    plan.add_argument("config", type=Path, help="config of the teacher, e.g. configs/demo/teacher.py")
     plan.add_argument("--version", required=True, help="v1.0-mini, v1.0-trainval or v1.0-test")
     plan.add_argument("--split", required=True, help="an official split of that version")
     plan.add_argument("--profile", required=True, help="how the arrays are stored: exact, compact or focal")

@@ -4,48 +4,86 @@
 - `compact`: every map `m` as int8 beside its `m_scale`; the others as they are.
 - `focal`: of every map the cells inside the sample's areas, ragged (`m_cells`, `m_scale`), which cells those
   are (`m_mask`), and the whole map in coarse blocks (`m_background`, `m_background_scale`); of the arrays
-  with a dimension "query" the confident queries, ragged, and which queries those are (`query_confident`);
-  the others as they are.
+  about queries the confident ones, ragged, and which queries those are (`query_confident`); the others as
+  they are.
+
+A map is an array whose role says so.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from cache_schema.array_spec import ArraySpec
+from cache_schema.array_spec import (
+    CONFIDENT_DIMENSION,
+    DETECTION,
+    PACKING,
+    QUERY,
+    QUERY_DIMENSION,
+    ArraySpec,
+)
 from cache_schema.errors import Problem
 
 PROFILES = ("exact", "compact", "focal")
-QUERY_DIMENSION = "query"
 CONFIDENT_ARRAY = "query_confident"
-CONFIDENT_DIMENSION = "confident_query"
+MAX_DETECTIONS = 300  # of a sample, the best ones
+# Boxes (n, 9), scores (n,) and labels (n,) of a sample, best first; docs/store-format.md has the convention.
+DETECTION_BOXES, DETECTION_SCORES, DETECTION_LABELS = DETECTION_ARRAYS = (
+    "detection_boxes",
+    "detection_scores",
+    "detection_labels",
+)
 # Small chunks waste little on the last one of a sample, large ones keep the shard's index short.
 RAGGED_CHUNK_NBYTES = 1 << 14
 
 
-def is_map(array: ArraySpec) -> bool:
-    """Whether an array is a feature map: `bev_feats`, or `pv_feats_<level>`."""
-    return re.fullmatch(r"bev_feats|pv_feats_\d+", array.name) is not None
-
-
-def is_per_query(array: ArraySpec) -> bool:
-    """Whether an array says something about each object query."""
-    return QUERY_DIMENSION in array.dimension_names
+def detection_arrays() -> tuple[ArraySpec, ...]:
+    """The arrays of the decoded boxes, which every store has."""
+    rows = {"role": DETECTION, "compressed": False, "rows_per_chunk": MAX_DETECTIONS}
+    return (
+        ArraySpec(
+            name=DETECTION_BOXES,
+            dtype="float32",
+            shape=(MAX_DETECTIONS, 9),
+            dimension_names=("detection", "box_number"),
+            **rows,
+        ),
+        ArraySpec(
+            name=DETECTION_SCORES,
+            dtype="float32",
+            shape=(MAX_DETECTIONS,),
+            dimension_names=("detection",),
+            **rows,
+        ),
+        ArraySpec(
+            name=DETECTION_LABELS,
+            dtype="int16",
+            shape=(MAX_DETECTIONS,),
+            dimension_names=("detection",),
+            **rows,
+        ),
+    )
 
 
 def layout_problems(profile: str, arrays: Sequence[ArraySpec]) -> list[Problem]:
     """Why a profile cannot store these arrays of the teacher."""
-    expected = "rows_per_chunk null: which arrays are ragged is up to the profile"
+    expected = "rows_per_chunk null: but for detections, which arrays are ragged is up to the profile"
     problems = [
         Problem(f"array {array.name}", expected, str(array.rows_per_chunk))
         for array in arrays
-        if array.ragged
+        if array.ragged and array.role != DETECTION
+    ]
+    problems += [
+        Problem(f"array {array.name}", "a role of the teacher's", PACKING)
+        for array in arrays
+        if array.role == PACKING
     ]
     if profile != "exact":
-        for array in filter(is_map, arrays):
+        for array in arrays:
+            if not array.is_map:
+                continue
             kind = np.dtype(array.dtype).kind
             if kind != "f" or len(array.shape) not in (3, 4) or array.dimension_names[-3] != "channel":
                 expected = "a floating-point map (channel, y, x) or (camera, channel, y, x)"
@@ -69,16 +107,16 @@ def stored_arrays(
         return tuple(arrays)
     stored: list[ArraySpec] = []
     for array in arrays:
-        if is_map(array):
+        if array.is_map:
             stored += _compact(array) if profile == "compact" else _focal(array, background_block)
-        elif is_per_query(array) and profile == "focal":
+        elif array.role == QUERY and profile == "focal":
             stored.append(_confident_rows(array))
         else:
             stored.append(array)
     if profile == "focal":
-        per_query = next(filter(is_per_query, arrays), None)
+        per_query = next((array for array in arrays if array.role == QUERY), None)
         if per_query is not None:
-            n_queries = per_query.shape[per_query.dimension_names.index(QUERY_DIMENSION)]
+            n_queries = per_query.shape[per_query.query_axis]
             stored.append(_small(CONFIDENT_ARRAY, "bool", (n_queries,), (QUERY_DIMENSION,)))
     return tuple(stored)
 
@@ -116,6 +154,7 @@ def _focal(array: ArraySpec, block: int) -> list[ArraySpec]:
         ),
         ArraySpec(
             name=f"{name}_background",
+            role=PACKING,
             dtype="int8",
             shape=(*channels, *blocks),
             dimension_names=(*channel_names, f"{y_name}_block", f"{x_name}_block"),
@@ -127,16 +166,18 @@ def _focal(array: ArraySpec, block: int) -> list[ArraySpec]:
 
 def _confident_rows(array: ArraySpec) -> ArraySpec:
     """The array with its queries in front, of which a sample keeps the confident ones."""
-    axis = array.dimension_names.index(QUERY_DIMENSION)
+    axis = array.query_axis
     shape = (array.shape[axis], *array.shape[:axis], *array.shape[axis + 1 :])
     names = (CONFIDENT_DIMENSION, *array.dimension_names[:axis], *array.dimension_names[axis + 1 :])
-    return _ragged(array.name, array.dtype, shape, names)
+    rows = _ragged(array.name, array.dtype, shape, names)
+    return replace(rows, role=QUERY, extent_m=array.extent_m, frame=array.frame)
 
 
 def _ragged(name: str, dtype: str, shape: tuple[int, ...], dimension_names: tuple[str, ...]) -> ArraySpec:
     row_nbytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
     return ArraySpec(
         name=name,
+        role=PACKING,
         dtype=dtype,
         shape=shape,
         dimension_names=dimension_names,
@@ -153,5 +194,10 @@ def _small(
     compressed: bool = False,
 ) -> ArraySpec:
     return ArraySpec(
-        name=name, dtype=dtype, shape=shape, dimension_names=dimension_names, compressed=compressed
+        name=name,
+        role=PACKING,
+        dtype=dtype,
+        shape=shape,
+        dimension_names=dimension_names,
+        compressed=compressed,
     )

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from cache_schema.array_spec import ArraySpec
+from cache_schema.array_spec import QUERY, ArraySpec
 from cache_schema.codec import disk_dtype
 from cache_schema.errors import Problem
 from cache_schema.focal import encode_map
-from cache_schema.layout import CONFIDENT_ARRAY, QUERY_DIMENSION, is_map, is_per_query
+from cache_schema.layout import CONFIDENT_ARRAY
 from cache_schema.quantise import LARGEST, SCALE_SUFFIX, quantise
 from cache_schema.spec import StoreSpec
 
@@ -69,14 +69,14 @@ class CompactEncoder:
         expected: list[ArraySpec] = []
         for array in self._arrays:
             scale = array.name + SCALE_SUFFIX
-            quantised = scale in self._stored and scale in values
+            quantised = array.is_map and scale in values
             expected += [self._stored[array.name], self._stored[scale]] if quantised else [array]
         problems = mismatches(expected, values) + _only_for_focal(areas, confident)
         if not problems:
             problems = [
                 Problem(array.name, f"values of at least {-LARGEST}", str(values[array.name].min()))
-                for array in filter(is_map, expected)
-                if array.dtype == "int8" and values[array.name].min() < -LARGEST
+                for array in expected
+                if array.is_map and array.dtype == "int8" and values[array.name].min() < -LARGEST
             ]
         return problems
 
@@ -85,9 +85,9 @@ class CompactEncoder:
     ) -> dict[str, np.ndarray]:
         """See Encoder."""
         stored = {name: np.asarray(array, order="C") for name, array in values.items()}
-        for array in filter(is_map, self._arrays):
+        for array in self._arrays:
             scale = array.name + SCALE_SUFFIX
-            if scale not in values:
+            if array.is_map and scale not in values:
                 stored[array.name], stored[scale] = quantise(stored[array.name])
         return stored
 
@@ -100,7 +100,7 @@ class FocalEncoder:
         self._block = spec.focal.background_block
         stored = {array.name: array for array in spec.stored_arrays}
         self._confident = stored.get(CONFIDENT_ARRAY)
-        self._masks = {array.name: stored[f"{array.name}_mask"] for array in filter(is_map, spec.arrays)}
+        self._masks = {array.name: stored[f"{array.name}_mask"] for array in spec.arrays if array.is_map}
 
     def problems(self, values: Arrays, areas: Arrays | None, confident: np.ndarray | None) -> list[Problem]:
         """See Encoder."""
@@ -125,10 +125,10 @@ class FocalEncoder:
         stored: dict[str, np.ndarray] = {}
         for array in self._arrays:
             given = np.asarray(values[array.name], order="C")
-            if is_map(array):
+            if array.is_map:
                 stored |= encode_map(array.name, given, areas[array.name], self._block)
-            elif is_per_query(array):
-                axis = array.dimension_names.index(QUERY_DIMENSION)
+            elif array.role == QUERY:
+                axis = array.query_axis
                 rows = np.moveaxis(np.compress(confident, given, axis=axis), axis, 0)
                 stored[array.name] = np.ascontiguousarray(rows)
             else:
@@ -153,12 +153,15 @@ def mismatches(expected: Sequence[ArraySpec], values: Arrays) -> list[Problem]:
 
 def mismatch(where: str, array: ArraySpec, values: object) -> list[Problem]:
     """How `values` differ from what an array's samples are like."""
-    expected = f"{array.dtype} {array.shape}"
+    expected = f"{array.dtype} {array.shape}" + (", or fewer rows" if array.ragged else "")
     if values is None:
         return [Problem(where, expected, "nothing")]
     if not isinstance(values, np.ndarray):
         return [Problem(where, f"a numpy array, {expected}", type(values).__name__)]
-    if (values.dtype, values.shape) != (disk_dtype(array), array.shape):
+    shape = array.shape
+    if array.ragged and values.ndim == len(shape) and len(values) <= shape[0]:
+        shape = (len(values), *shape[1:])
+    if (values.dtype, values.shape) != (disk_dtype(array), shape):
         return [Problem(where, expected, f"{values.dtype} {values.shape}")]
     return []
 

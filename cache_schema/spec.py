@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 from cache_schema import __version__
 from cache_schema.array_spec import ArraySpec
-from cache_schema.errors import Problem, SchemaTooNew, shown
+from cache_schema.errors import Problem, SchemaTooNew, SchemaTooOld, shown
 from cache_schema.fields import Fact, each, fact, flag, integer, json_object, number, one_of, optional, text
 from cache_schema.layout import PROFILES, layout_problems, stored_arrays
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 sha256 = text(r"[0-9a-f]{64}", "a sha256 as 64 small hexadecimal digits")
 
@@ -25,7 +25,7 @@ sha256 = text(r"[0-9a-f]{64}", "a sha256 as 64 small hexadecimal digits")
 class TeacherFacts(Fact):
     """Which teacher, and how it was run."""
 
-    detector: Annotated[str, text()]  # for people: "BEVFormer-Base"
+    detector: Annotated[str, text()]  # for people: the name of its config
     config: Annotated[Mapping[str, Any], json_object]  # the resolved detector config
     regime: Annotated[str, text()]  # "streaming": each frame given its predecessor's BEV, scene by scene
     trained: Annotated[bool, flag]
@@ -53,9 +53,10 @@ class InputFacts(Fact):
 class OutputFacts(Fact):
     """How the teacher's outputs are to be read."""
 
-    class_names: Annotated[tuple[str, ...], each(text(), minimum=1, unique=True)]  # order of the logits
-    box_convention: Annotated[str, text()]  # encoding, axes, units and the sign and zero of yaw
-    pv_strides: Annotated[tuple[int, ...], each(integer(1))]  # input pixels a cell, by pv level
+    class_names: Annotated[tuple[str, ...], each(text(), minimum=1, unique=True)]  # order of the labels
+    box_convention: Annotated[str, text()]  # of detections: axes, units and the sign and zero of yaw
+    query_box_encoding: Annotated[str | None, optional(text())]  # of `query_boxes`; None without them
+    not_stored: Annotated[tuple[ArraySpec, ...], each(fact(ArraySpec))]  # what else the teacher gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class NumericsFacts(Fact):
 class FocalFacts(Fact):
     """What profile `focal` keeps."""
 
-    confidence: Annotated[float, number(0, 1)]  # least class probability of a query that is kept
+    min_score: Annotated[float, number(0, 1)]  # of a detection that makes areas, and of a query that is kept
     background_block: Annotated[int, integer(1)]  # side in map cells of a block that is averaged
     areas: Annotated[Mapping[str, Any], json_object]  # how the areas were drawn: from what, which margins
 
@@ -108,6 +109,11 @@ class StoreSpec(Fact):
     def stored_arrays(self) -> tuple[ArraySpec, ...]:
         """The arrays on disk: what the profile makes of `arrays`."""
         return stored_arrays(self.profile, self.arrays, self.focal.background_block if self.focal else 1)
+
+    @property
+    def teacher_outputs(self) -> tuple[ArraySpec, ...]:
+        """Every output of the teacher, stored or not."""
+        return (*self.arrays, *self.outputs.not_stored)
 
     @property
     def bytes_per_sample(self) -> int:
@@ -155,15 +161,21 @@ def _array_problems(arrays: tuple[ArraySpec, ...]) -> list[Problem]:
 def read_spec(raw: object, where: str) -> StoreSpec:
     """The spec of the store at `where`, from its attributes.
 
-    Raises SchemaTooNew before anything else is looked at, as later formats may say things differently,
-    and SpecInvalid when a field is bad.
+    Raises SchemaTooNew or SchemaTooOld before anything else is looked at, as other formats may say things
+    differently, and SpecInvalid when a field is bad.
     """
     version = raw.get("schema_version") if isinstance(raw, Mapping) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, int) and version != SCHEMA_VERSION:
         writer = shown(raw.get("written_by", "an unknown release"))
-        raise SchemaTooNew(
-            f"{where} was written by {writer} with schema_version {version}; "
-            f"this is focalcache {__version__}, which knows up to {SCHEMA_VERSION}.\n"
+        way_out = (
             f"Update focalcache to a release that knows schema_version {version}, or dump the store again."
+            if version > SCHEMA_VERSION
+            else "It has no detections and no roles, which cannot be made from what it holds: dump it again"
+            " with this release, by the same command and into another --out."
+        )
+        kind = SchemaTooNew if version > SCHEMA_VERSION else SchemaTooOld
+        raise kind(
+            f"{where} was written by {writer} with schema_version {version}; "
+            f"this is focalcache {__version__}, which reads {SCHEMA_VERSION}.\n{way_out}"
         )
     return StoreSpec.from_dict(raw)

@@ -4,7 +4,7 @@ Three conventions meet here:
 
 - *ours* (mmdet3d 1.x, LiDAR frame): gravity centre x, y, z, then l, w, h in metres, yaw right-handed in
   radians (0 along +x, counter-clockwise seen from above), then vx, vy in m/s. Arrays are (..., 9).
-- *official encoding*, what the released BEVFormer checkpoints regress: cx, cy, log w, log l, cz, log h,
+- *official encoding*, what the released checkpoints regress: cx, cy, log w, log l, cz, log h,
   sin yaw', cos yaw', vx, vy with the legacy yaw' = -yaw - π/2. Arrays are (..., 10).
 - *legacy* (mmdet3d 0.17): x, y, z of the bottom centre, w, l, h, legacy yaw', vx, vy. Arrays are (..., 9).
 """
@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 
 BOX_CONVENTION = (
-    "LiDAR frame, metres and radians; encoded as cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
+    "LiDAR frame, metres and radians; x, y, z of the gravity centre, l, w, h, right-handed yaw (0 along +x), "
+    "vx, vy"
+)
+QUERY_BOX_ENCODING = (
+    "LiDAR frame, metres and radians; cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
     "(-yaw - pi/2), vx, vy"
 )
 

@@ -57,6 +57,18 @@ class ConfigInvalid(Camera3DError):
     """A config or option has a value that cannot work."""
 
 
+class StartUnfit(Camera3DError):
+    """A teacher's head does not fit the student's. `faults` has a line for each reason."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        super().__init__(f"the head cannot start from the teacher's:\n{shown(self.faults)}")
+
+
+class OutputsNotFinite(Camera3DError):
+    """A detector's predictions of a sample are NaN or infinite."""
+
+
 class ShapeMismatch(Camera3DError):
     """An array does not have the shape that its consumer needs."""
 

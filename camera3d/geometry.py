@@ -104,7 +104,8 @@ def lidar_to_image(
     The chain is the official one: camera → ego when the camera fired → global → ego when the LiDAR fired →
     LiDAR, inverted, then the intrinsics in the upper left of a 4×4. The first four arguments are rigid
     transforms (..., 4, 4), `intrinsic` is (..., 3, 3); leading dimensions broadcast.
-    Source: BEVFormer's nuscenes_converter.py (obtain_sensor2top) and nuscenes_dataset.py (get_data_info).
+    Source: nuscenes_converter.py (obtain_sensor2top), nuscenes_dataset.py (get_data_info) of Li et al., ECCV
+    2022.
     """
     lidar_to_global = np.asarray(ego_to_global_at_lidar) @ np.asarray(lidar_to_ego)
     global_to_camera = invert_rigid(camera_to_ego) @ invert_rigid(ego_to_global_at_camera)

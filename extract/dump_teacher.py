@@ -1,9 +1,8 @@
 """Run a teacher once over a split and store its features and predictions.
 
 Example:
-    python extract/dump_teacher.py configs/teacher/bevformer_base.py --dataroot data/nuscenes \\
-        --version v1.0-trainval --split train --checkpoint bevformer_r101_dcn_24ep.pth --out teacher.zarr \\
-        --device cuda
+    python extract/dump_teacher.py configs/demo/teacher.py --checkpoint configs/demo/teacher.pth \\
+        --dataroot data/nuscenes --version v1.0-trainval --split train --out teacher.zarr --device cuda
 
 Stopped or killed, the same command goes on where it was. Several processes share the work:
     torchrun --nproc-per-node 8 extract/dump_teacher.py …
@@ -24,7 +23,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="config of the teacher, e.g. configs/teacher/bevformer_base.py")
+    parser.add_argument(
+        "config", help="config of the teacher, one of configs/teacher, or configs/demo/teacher.py"
+    )
     parser.add_argument(
         "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
     )
@@ -52,11 +53,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="how maps are stored: as float16 (default), as int8, or as int8 in the instances' areas only",
     )
     parser.add_argument(
-        "--focal-confidence",
+        "--focal-min-score",
         type=float,
         default=0.1,
         metavar="P",
-        help="of profile focal: least class probability of a query that is kept (default 0.1)",
+        help="of profile focal: least score of a detection that makes areas and of a query (default 0.1)",
     )
     parser.add_argument(
         "--focal-margins",
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     options["arrays"] = tuple(args.arrays.split(","))
     bev_margin, pv_margin = options.pop("focal_margins")
     options["focal"] = FocalOptions(
-        confidence=options.pop("focal_confidence"), bev_margin_m=bev_margin, pv_margin_cells=pv_margin
+        min_score=options.pop("focal_min_score"), bev_margin_m=bev_margin, pv_margin_cells=pv_margin
     )
     try:
         with stop_on_signals():

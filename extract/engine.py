@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
+from cache_schema.layout import DETECTION_ARRAYS, MAX_DETECTIONS
 from cache_schema.writer import StoreWriter
 from camera3d.data import ImagePipeline, NuScenesIndex
-from camera3d.data.streaming import StreamingItem
+from camera3d.data.scene_frames import SceneFrames
 from camera3d.detectors import Detector
+from camera3d.streaming import detections_of, frame_specs, run_scene
 from extract.background import BackgroundWriter
 from extract.focal_areas import FocalAreas, Kept
-from extract.frames import SceneFrames
 from extract.host_copy import HostCopier
 
 
@@ -55,19 +57,22 @@ def dump(
 ) -> DumpReport:
     """Write every scene of the index that the store does not hold yet.
 
-    A scene is a stream: each frame is given the BEV map of the one before, the first one none.
+    A scene is a stream: each frame is given the state of the one before, the first one none.
 
     Args:
         focal: for profile `focal`, what to keep of each sample.
         workers: processes that read images ahead.
 
     Raises:
-        CacheError, Camera3DError, OSError: from the store and the images; the scene in flight is discarded.
+        CacheError, Camera3DError, OSError: from the store, the images and the teacher; the scene in flight is
+            discarded.
     """
     todo = index.select([name for name in index.scene_names if not writer.is_published(name)])
     detector = detector.to(device)
     copier = HostCopier(device, writer.spec)
-    start, forward_seconds = time.perf_counter(), 0.0
+    specs = detector.output_specs(tuple(pipeline.pad_hw))
+    from_frame = [spec.name for spec in frame_specs(detector.inputs)]
+    start, clock = time.perf_counter(), ForwardClock(device)
     scenes = SceneFrames(
         todo, pipeline, dataroot, workers=workers, pin_memory=device.type == "cuda", skip=writer.is_published
     )
@@ -76,39 +81,37 @@ def dump(
         for scene, frames in scenes:
             bar.set_postfix_str(scene.name)
             store.begin(scene)
-            outputs = teacher_outputs(detector, frames, device)
-            for frame, (token, tensors, seconds) in zip(scene.frames, outputs, strict=True):
+            outputs = run_scene(detector, frames, device, clock)
+            for frame, (item, batch) in zip(scene.frames, outputs, strict=True):
+                found = detections_of(detector, specs, batch, frame.sample_token)
+                tensors = {name: values[0] for name, values in batch.items()}
+                tensors |= dict(zip(DETECTION_ARRAYS, found.best(MAX_DETECTIONS), strict=True))
+                tensors |= {name: item[name] for name in from_frame}
                 kept = Kept() if focal is None else focal.kept(frame, tensors)
-                store.append(token, copier.start(tensors), kept)
-                forward_seconds += seconds
+                store.append(frame.sample_token, copier.start(tensors), kept)
                 bar.update()
     return DumpReport(
         samples=store.samples,
         scenes=store.scenes,
         scenes_present=len(index.scene_rows) - store.scenes,
         seconds=time.perf_counter() - start,
-        forward_seconds=forward_seconds,
+        forward_seconds=clock.seconds,
     )
 
 
-def teacher_outputs(
-    detector: Detector, frames: Iterator[StreamingItem], device: torch.device
-) -> Iterator[tuple[str, dict[str, torch.Tensor], float]]:
-    """Sample token, arrays by name, and seconds of the forward pass, for the frames of one scene in order."""
-    prev_bev = None
-    for item in frames:
+class ForwardClock:
+    """The context of every forward pass, which adds up how long they take."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds = 0.0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Without gradient, and timed until the device has finished."""
         start = time.perf_counter()
         with torch.inference_mode():
-            outputs = detector.encode(
-                item["images"][None].to(device, non_blocking=True),
-                item["lidar2img"][None].to(device),
-                item["can_bus"][None].to(device),
-                prev_bev,
-            )
-        if device.type == "cuda":
-            torch.cuda.current_stream(device).synchronize()
-        seconds = time.perf_counter() - start
-        prev_bev = outputs.bev_feats
-        tensors = outputs.sample_arrays(0)
-        tensors |= {"can_bus": item["can_bus"], "lidar2img": item["lidar2img"]}
-        yield item["sample_token"], tensors, seconds
+            yield
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        self.seconds += time.perf_counter() - start

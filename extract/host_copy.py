@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache_schema.layout import is_map
 from cache_schema.quantise import LARGEST, SCALE_SUFFIX
 from cache_schema.spec import ArraySpec, StoreSpec
 
@@ -55,7 +54,9 @@ def quantise_maps(stored: Mapping[str, Tensor], arrays: Sequence[ArraySpec]) -> 
     A channel that is not finite gets a scale that is not finite either, which the writer refuses.
     """
     quantised = dict(stored)
-    for array in filter(is_map, arrays):
+    for array in arrays:
+        if not array.is_map:
+            continue
         values = stored[array.name].float()
         scale = values.abs().amax((-2, -1)) / LARGEST
         # Zeros divided by their scale, zero, are NaN, and so is what is not finite.

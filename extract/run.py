@@ -21,12 +21,12 @@ from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
 from camera3d.detectors import Detector
-from camera3d.detectors.builder import build_staged_detector, load_config
+from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
-from extract.focal_areas import FocalAreas, FocalOptions
+from extract.focal_areas import FocalAreas, FocalOptions, covered_m
 from extract.numerics import fixed_numerics
 from extract.sharding import process_shard, scenes_of
 from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec
@@ -44,7 +44,7 @@ class DumpOptions:
     checkpoint: str | None = None
     seed: int = 0
     device: str = "cpu"
-    arrays: Sequence[str] = ARRAY_GROUPS
+    arrays: Sequence[str] = tuple(ARRAY_GROUPS)
     profile: str = "exact"
     focal: FocalOptions = field(default_factory=FocalOptions)
     scenes: Sequence[str] | None = None
@@ -117,12 +117,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
         )
         focal = None
         if options.profile == "focal":
-            focal = FocalAreas(
-                options.focal,
-                feature_maps=detector.feature_maps(pipeline.pad_hw),
-                arrays=spec.arrays,
-                point_cloud_range=config.model.point_cloud_range,
-            )
+            focal = FocalAreas(options.focal, arrays=spec.arrays, range_m=covered_m(spec.teacher_outputs))
         planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of(shard, planned))
         store = store_path(options.out)
@@ -131,7 +126,8 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
             writer = open_store(store, spec, planned) or create_store(store, spec, planned)
             writer.remove_abandoned()
             head = {key: value.float().cpu().numpy() for key, value in detector.head_weights().items()}
-            writer.write_teacher_head(head)
+            if head:
+                writer.write_teacher_head(head)
             report = dump(
                 detector,
                 part,
@@ -152,7 +148,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
 def load_teacher(options: DumpOptions, config: object) -> tuple[Detector, TeacherWeights]:
     """The teacher with its checkpoint's weights, or with random ones."""
     torch.manual_seed(options.seed)
-    detector = build_staged_detector(config)
+    detector = build_detector(config)
     if options.checkpoint is None:
         with _quiet_mmengine():
             detector.init_weights()

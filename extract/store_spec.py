@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from cache_schema.array_spec import BEV_MAP, DENSE_HEAD, IMAGE_MAP, QUERY, ArraySpec
+from cache_schema.errors import CacheError, SpecInvalid
+from cache_schema.layout import detection_arrays
 from cache_schema.spec import (
-    ArraySpec,
     DatasetFacts,
     InputFacts,
     NumericsFacts,
@@ -19,20 +21,18 @@ from cache_schema.spec import (
     StoreSpec,
     TeacherFacts,
 )
-from camera3d.boxes import BOX_CONVENTION
+from camera3d.boxes import BOX_CONVENTION, QUERY_BOX_ENCODING
 from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex
-from camera3d.detectors import Detector
-from camera3d.detectors.builder import plain_config
-from camera3d.errors import ConfigInvalid
+from camera3d.detectors import Detector, OutputSpec
+from camera3d.detectors.builder import build_detector, load_config, plain_config
+from camera3d.errors import Camera3DError, ConfigInvalid
 from camera3d.ops import describe_backends
-from extract.focal_areas import FocalOptions
+from camera3d.streaming import frame_specs
+from extract.focal_areas import FocalOptions, covered_m
 
-REGIME = "streaming: scene by scene, undistorted images, each frame given its predecessor's BEV"
-
-# Metres and sampling positions keep float32: in half precision a centre 50 m away moves by up to 1.6 cm and a
-# sampling position by a twentieth of a cell. They are under 2 % of a store's bytes.
-FLOAT32_ARRAYS = ("query_boxes", "reference_points", "sampling_locations")
-ARRAY_GROUPS = ("bev", "pv", "queries")
+REGIME = "streaming: scene by scene, undistorted images, each frame given its predecessor's state"
+QUERY_BOXES = "query_boxes"
+ARRAY_GROUPS = {"bev": (BEV_MAP,), "pv": (IMAGE_MAP,), "queries": (QUERY, DENSE_HEAD)}
 
 
 @dataclass(frozen=True)
@@ -50,44 +50,65 @@ class TeacherWeights:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def chosen_arrays(
-    detector: Detector, image_hw: tuple[int, int], groups: Sequence[str] = ARRAY_GROUPS
-) -> tuple[ArraySpec, ...]:
-    """The arrays of the wanted groups, and the frame's `can_bus` and `lidar2img`, which always come along.
+def teacher_arrays(
+    detector: Detector, image_hw: tuple[int, int], groups: Sequence[str]
+) -> tuple[list[ArraySpec], list[ArraySpec]]:
+    """The arrays to store, and those that the teacher gives besides.
+
+    Detections and what the frame itself says always come along.
+
+    Args:
+        groups: of ARRAY_GROUPS.
 
     Raises:
-        ConfigInvalid: an unknown group, or none.
+        ConfigInvalid: an unknown group, or none; or an output that no store could hold.
     """
     unknown = sorted(set(groups) - set(ARRAY_GROUPS))
     if unknown or not groups:
         raise ConfigInvalid(
             f"--arrays takes one or more of {', '.join(ARRAY_GROUPS)}; got {', '.join(groups) or 'nothing'}"
         )
-    arrays = []
-    for feature_map in detector.feature_maps(image_hw):
-        name = feature_map.name
-        group = {"pv_": "pv", "bev": "bev"}.get(name[:3], "queries")
-        if group in groups:
-            arrays.append(
-                ArraySpec(
-                    name=name,
-                    dtype="float32" if name in FLOAT32_ARRAYS else "float16",
-                    shape=feature_map.shape,
-                    dimension_names=feature_map.dimension_names,
-                    compressed=False,
-                )
-            )
-    frame_arrays = (
-        ("can_bus", (18,), ("can_bus_number",)),
-        ("lidar2img", (detector.num_cameras, 4, 4), ("camera", "image_row", "lidar_column")),
+    roles = {role for group in groups for role in ARRAY_GROUPS[group]}
+    specs = detector.output_specs(image_hw)
+    try:
+        arrays = [array_spec(spec) for spec in specs]
+    except SpecInvalid as error:
+        raise ConfigInvalid(f"{type(detector).__name__}.output_specs: {error}") from error
+    stored = [array for array in arrays if array.role in roles]
+    left = [array for array in arrays if array.role not in roles]
+    frame = [array_spec(spec) for spec in frame_specs(detector.inputs)]
+    return [*stored, *frame, *detection_arrays()], left
+
+
+def array_spec(spec: OutputSpec) -> ArraySpec:
+    """An output of a detector as an array of a store."""
+    return ArraySpec(
+        name=spec.name,
+        role=spec.role,
+        dtype=spec.dtype,
+        shape=tuple(spec.shape),
+        dimension_names=tuple(spec.dimension_names),
+        compressed=False,
+        stride=None if spec.stride is None else float(spec.stride),
+        extent_m=spec.extent_m,
+        frame=spec.frame,
     )
-    for name, shape, dimension_names in frame_arrays:
-        arrays.append(
-            ArraySpec(
-                name=name, dtype="float64", shape=shape, dimension_names=dimension_names, compressed=False
-            )
-        )
-    return tuple(arrays)
+
+
+def planned_arrays(config: str | Path, groups: Sequence[str]) -> tuple[ArraySpec, ...]:
+    """The arrays of a dump with that config, for who plans one; no weight is drawn.
+
+    Raises CacheError as the plan's reader expects it.
+    """
+    try:
+        config = load_config(config)
+        with torch.device("meta"):
+            detector = build_detector(config)
+        pipeline = ImagePipeline.from_config(config.inputs)
+        stored, _ = teacher_arrays(detector, tuple(pipeline.pad_hw), groups)
+    except Camera3DError as error:
+        raise CacheError(str(error)) from error
+    return tuple(stored)
 
 
 def build_store_spec(
@@ -108,10 +129,11 @@ def build_store_spec(
     Args:
         focal: what profile `focal` keeps; other profiles do not look at it.
     """
-    strides = [m.stride for m in detector.feature_maps(pipeline.pad_hw) if m.stride is not None]
+    arrays, not_stored = teacher_arrays(detector, pipeline.pad_hw, groups)
+    encodes = any(array.name == QUERY_BOXES for array in (*arrays, *not_stored))
     return StoreSpec(
         profile=profile,
-        arrays=chosen_arrays(detector, pipeline.pad_hw, groups),
+        arrays=tuple(arrays),
         teacher=TeacherFacts(
             detector=Path(config.filename or "detector").stem,
             config=plain_config(config.model),
@@ -124,7 +146,10 @@ def build_store_spec(
             camera_order=CAMERA_NAMES, image_shape=pipeline.pad_hw, pipeline=pipeline.to_dict()
         ),
         outputs=OutputFacts(
-            class_names=detector.class_names, box_convention=BOX_CONVENTION, pv_strides=tuple(strides)
+            class_names=detector.class_names,
+            box_convention=BOX_CONVENTION,
+            query_box_encoding=QUERY_BOX_ENCODING if encodes else None,
+            not_stored=tuple(not_stored),
         ),
         dataset=DatasetFacts(name="nuscenes", version=index.version, split=index.split),
         numerics=NumericsFacts(
@@ -136,5 +161,5 @@ def build_store_spec(
             deterministic=True,
             threads=threads,
         ),
-        focal=focal.facts(config.model.point_cloud_range) if profile == "focal" else None,
+        focal=focal.facts(covered_m((*arrays, *not_stored))) if profile == "focal" else None,
     )

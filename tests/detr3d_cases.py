@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from detector_cases import GOLDEN, ROOT, normalised
 from golden.formula import state_dict
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from camera3d.checkpoint import load_official
-from camera3d.detectors import build_detector
-from camera3d.detectors.query_based.criterion import GroundTruth
+from camera3d.detectors import Detector, GroundTruth, build_detector
 
 
 def shrunk_config(num_queries: int = 30) -> Config:
@@ -27,7 +26,7 @@ def shrunk_config(num_queries: int = 30) -> Config:
 
 
 @cache
-def shrunk_detector(num_queries: int = 30) -> nn.Module:
+def shrunk_detector(num_queries: int = 30) -> Detector:
     """With the weights of the formula, in eval mode. Shared: do not train it."""
     # The first caller may be in inference mode, and weights born there can never be trained.
     with torch.inference_mode(False):

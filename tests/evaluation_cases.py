@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from camera3d.boxes import encode_official
 from camera3d.data import ImagePipeline, NuScenesIndex
 from camera3d.data.names import CLASS_NAMES
-from camera3d.detectors.protocol import Detections, DetectorOutputs
-from camera3d.detectors.query_based.decode import decode_queries
+from camera3d.detectors.protocol import BEV_MAP, QUERY, Detections, Outputs, OutputSpec
+from camera3d.detectors.query_based.detector import QueryDetector
 
 VERSION = "v1.0-mini"
 IMAGE_HW = (64, 96)
@@ -152,8 +152,10 @@ class SeesTheTruth(nn.Module):
     """
 
     class_names = CLASS_NAMES
-    num_cameras = 6
+    inputs = ("images", "lidar2img")
     numerics_version = 1
+    max_detections = 300
+    post_center_range = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
 
     def __init__(self, index: NuScenesIndex):
         super().__init__()
@@ -163,29 +165,44 @@ class SeesTheTruth(nn.Module):
         self._frames = {PIPELINE.scale_lidar2img(f.lidar2img).tobytes(): f for f in index.frames()}
         assert len(self._frames) == len(index)
 
-    def encode(self, images, lidar2img, can_bus, prev_bev=None) -> DetectorOutputs:
-        assert images.shape == (1, 6, 3, 45, 80)
-        frame = self._frames[lidar2img[0].numpy().tobytes()]
-        bev = images.new_ones(1, 1, 1, 1) + (0 if prev_bev is None else prev_bev)
-        modes = [module.training for module in self.modules()]
-        self.seen.append((frame.sample_token, int(bev.item()), any(modes)))
-        logits, boxes = true_queries(frame.gt_boxes, frame.gt_labels)
-        rest = torch.zeros(1, 1, len(logits), 1)
-        return DetectorOutputs(
-            pv_feats=[],
-            bev_feats=bev,
-            query_logits=logits[None, None],
-            query_boxes=boxes[None, None],
-            query_feats=rest,
-            reference_points=rest,
-            sampling_locations=rest,
-            attention_weights=rest,
-            focal_feats=rest,
+    def output_specs(self, image_hw: tuple[int, int]) -> tuple[OutputSpec, ...]:
+        assert image_hw == (45, 80)
+        layer, query = ("layer", "query"), (1, len(OBJECTS))
+        return (
+            OutputSpec(
+                name="bev_feats",
+                role=BEV_MAP,
+                shape=(1, 1, 1),
+                dimension_names=("channel", "bev_y", "bev_x"),
+                extent_m=(-50.0, -50.0, -5.0, 50.0, 50.0, 3.0),
+                frame="lidar",
+            ),
+            OutputSpec(
+                name="query_logits",
+                role=QUERY,
+                shape=(*query, len(CLASS_NAMES)),
+                dimension_names=(*layer, "class"),
+            ),
+            OutputSpec(
+                name="query_boxes", role=QUERY, shape=(*query, 10), dimension_names=(*layer, "box_code")
+            ),
         )
 
-    def decode(self, outputs: DetectorOutputs) -> list[Detections]:
-        assert outputs.query_logits.dtype == torch.float32
-        return [
-            decode_queries(*pair)
-            for pair in zip(outputs.query_logits[-1], outputs.query_boxes[-1], strict=True)
-        ]
+    def encode(self, frame, state=None) -> tuple[Outputs, Tensor]:
+        assert set(frame) == {"images", "lidar2img"}
+        assert frame["images"].shape == (1, 6, 3, 45, 80)
+        known = self._frames[frame["lidar2img"][0].numpy().tobytes()]
+        bev = frame["images"].new_ones(1, 1, 1, 1) + (0 if state is None else state)
+        modes = [module.training for module in self.modules()]
+        self.seen.append((known.sample_token, int(bev.item()), any(modes)))
+        logits, boxes = true_queries(known.gt_boxes, known.gt_labels)
+        outputs = {
+            "bev_feats": bev,
+            "query_logits": logits[None, None],
+            "query_boxes": boxes[None, None],
+        }
+        return outputs, bev
+
+    def decode(self, outputs: Outputs) -> list[Detections]:
+        assert not torch.is_autocast_enabled("cpu")
+        return QueryDetector.decode(self, outputs)

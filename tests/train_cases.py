@@ -36,9 +36,12 @@ TERMS = {
 }
 
 
-def small_config(*, student: bool) -> Config:
+FAMILIES = {"bevformer": "student/bevformer_small.py", "detr3d": "student/detr3d_r50.py"}
+
+
+def small_config(*, student: bool, family: str = "bevformer") -> Config:
     """ResNet-18 of 8 channels, 3 levels, 16-channel maps, 12 queries; the student sees half the pixels."""
-    config = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
+    config = Config.fromfile(ROOT / "configs" / FAMILIES[family])
     stages = (0, 1, 2) if student else (1, 2, 3)
     config.model.img_backbone.update(
         depth=18,
@@ -58,9 +61,9 @@ def small_config(*, student: bool) -> Config:
     config.model.img_neck.update(in_channels=[8 << stage for stage in stages], out_channels=16, num_outs=3)
     config.model.pv_strides = tuple(4 << stage for stage in stages)
     config.model.max_detections = 12
+    with_bev = {"bev_hw": (8, 8) if student else (16, 16), "encoder_layers": 1}
     config.model.pts_bbox_head = {
-        "bev_hw": (8, 8) if student else (16, 16),
-        "encoder_layers": 1,
+        **(with_bev if family == "bevformer" else {}),
         "decoder_layers": 2,
         "num_queries": 12,
         "embed_dims": 16,
@@ -81,6 +84,7 @@ class Workshop:
     dataroot: Path
     teacher_config: Path
     checkpoint: Path
+    family: str = "bevformer"
 
     def store(
         self, profile: str, arrays: tuple[str, ...] = ("bev", "pv", "queries"), scenes: tuple[str, ...] = ()
@@ -112,7 +116,7 @@ class Workshop:
         self, name: str = "student", *, distiller: dict | None = None, **options: object
     ) -> Path:
         """A distillation config of all terms or with another `distiller`, changed by dotted keys."""
-        config = small_config(student=True)
+        config = small_config(student=True, family=self.family)
         config.merge_from_dict(
             {
                 "teacher": self.teacher_config.name,
@@ -204,13 +208,13 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def make_workshop(folder: Path) -> Workshop:
+def make_workshop(folder: Path, family: str = "bevformer") -> Workshop:
     """Write the dataset, the teacher's config and its checkpoint."""
     (folder / "nuscenes").mkdir()
     dataroot = write_nuscenes(
         folder / "nuscenes", scenes=SCENES, image_hw=(64, 128), can_bus=True, splits={SPLIT: list(SCENES)}
     )
-    config = small_config(student=False)
+    config = small_config(student=False, family=family)
     teacher_config = folder / "teacher.py"
     config.dump(teacher_config)
     checkpoint = folder / "teacher.pth"
@@ -220,4 +224,4 @@ def make_workshop(folder: Path) -> Workshop:
     weights[f"{last}weight"] *= 4
     weights[f"{last}bias"] = weights[f"{last}bias"] * 4 - 7.4
     torch.save({"state_dict": weights}, checkpoint)
-    return Workshop(folder, Path(dataroot), teacher_config, checkpoint)
+    return Workshop(folder, Path(dataroot), teacher_config, checkpoint, family)

@@ -26,7 +26,7 @@ def not_finite(steps: Collection[int], *, gradient_only: bool = False) -> Iterat
         losses = original(self, step)
         calls[0] += 1
         if calls[0] in steps:
-            own = step.student.bev_feats
+            own = step.student_bev
             losses["loss_focal"] = (
                 losses["loss_focal"] + (own.sum() * 0).sqrt() if gradient_only else own.sum() * torch.nan
             )

@@ -1,8 +1,8 @@
 """Train a student with the teacher's features and predictions out of a store.
 
 Example:
-    python train/distill_from_cache.py configs/distill/bevformer_base_to_small_fd3d.py --cache teacher.zarr \\
-        --dataroot data/nuscenes --version v1.0-trainval --work-dir work/small-fd3d
+    python train/distill_from_cache.py configs/demo/distill_fd3d.py --cache teacher.zarr \\
+        --dataroot data/nuscenes --version v1.0-trainval --work-dir work/student
 
 Several GPUs or nodes: torchrun --nproc-per-node 8 train/distill_from_cache.py …
 A run that was stopped or killed goes on with the same command and --resume, to the same weights.
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="e.g. configs/distill/bevformer_base_to_small_fd3d.py")
+    parser.add_argument("config", help="one of configs/distill, or configs/demo/distill_fd3d.py")
     add_arguments(parser)
     parser.add_argument("--cache", help="the store: a folder, or s3://bucket/prefix")
     parser.add_argument(

@@ -1,10 +1,10 @@
 """Score a detector on a nuScenes split with the official evaluation: NDS, mAP and the true-positive errors.
 
 Example:
-    python train/evaluate.py configs/student/bevformer_small.py --checkpoint student/last.pth \\
+    python train/evaluate.py configs/demo/student.py --checkpoint student/last.pth \\
         --dataroot data/nuscenes --version v1.0-trainval --split val --out student/val
 
-The teacher's own score, replayed from the query predictions in its store; and that of a results JSON:
+The teacher's own score, replayed from the detections in its store; and that of a results JSON:
     python train/evaluate.py --from-cache teacher.zarr \\
         --dataroot data/nuscenes --version v1.0-trainval --split val
     python train/evaluate.py --results results_nusc.json \\
@@ -26,7 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "config", nargs="?", help="config of a detector, e.g. configs/student/bevformer_small.py"
+        "config", nargs="?", help="config of a detector, one of configs/student, or configs/demo/student.py"
     )
     parser.add_argument("--checkpoint", help="its weights, loaded strictly")
     parser.add_argument("--from-cache", metavar="STORE", help="evaluate the teacher that dumped this store")

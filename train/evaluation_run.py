@@ -15,14 +15,14 @@ from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, load_or_build_index
 from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split
-from camera3d.detectors.builder import build_staged_detector, load_config
+from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
 from camera3d.evaluation.results_file import check_coverage, check_writable
 from camera3d.evaluation.score import split_tokens
 from camera3d.evaluation.submission import check_class_names
-from train.cached_predictions import cached_detections, check_complete, check_replayable
+from train.targets.stored_detections import check_replayable, stored_detections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
     device = checked_device(options.device)
     config = load_config(options.config)
     pipeline = ImagePipeline.from_config(config.inputs)
-    detector = build_staged_detector(config)
+    detector = build_detector(config)
     load_official(detector, options.checkpoint)
     index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
     pipeline.require_fit(*index.image_sizes)
@@ -101,19 +101,17 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
 def evaluate_cache(options: EvaluationOptions) -> Metrics:
     """Score what the teacher of a store detected.
 
-    Raises ConfigInvalid when the store keeps confident queries only, ResultsIncomplete when it lacks samples
-    of the split, with their count and the first tokens.
+    Raises ResultsIncomplete when it lacks samples of the split, with their count and the first tokens.
     """
     reader = TargetReader(options.from_cache)
     check_replayable(reader)
-    check_complete(reader)
     class_names = reader.spec.outputs.class_names
     check_class_names(class_names)
     nusc = open_nuscenes(options.dataroot, options.version)
     tokens = split_tokens(nusc, options.split)
     check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", options.split)
     return evaluate_detections(
-        cached_detections(reader, tqdm(tokens, unit="sample", desc="replay")),
+        stored_detections(reader, tqdm(tokens, unit="sample", desc="replay")),
         class_names,
         options.dataroot,
         version=options.version,

@@ -1,8 +1,8 @@
 """Train a detector on the ground truth: a teacher, or a student alone.
 
 Example:
-    python train/train_detector.py configs/student/bevformer_small.py --dataroot data/nuscenes \\
-        --version v1.0-trainval --work-dir work/small
+    python train/train_detector.py configs/demo/student.py --dataroot data/nuscenes \\
+        --version v1.0-trainval --work-dir work/student
 
 Several GPUs or nodes: torchrun --nproc-per-node 8 train/train_detector.py …
 A run that was stopped or killed goes on with the same command and --resume, to the same weights.
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="e.g. configs/student/bevformer_small.py")
+    parser.add_argument("config", help="one of configs/student, or configs/demo/student.py")
     add_arguments(parser)
     args = parser.parse_args(argv)
     from camera3d.errors import Camera3DError

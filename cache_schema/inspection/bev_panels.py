@@ -26,11 +26,12 @@ def bev_panels(sample: Sample) -> list[tuple[str, np.ndarray | None, str | None]
     """Title, map (H, W) or (H, W, 3), and colour map of every panel that the sample has something for."""
     panels: list[tuple[str, np.ndarray | None, str | None]] = []
     arrays = sample.arrays
-    if "bev_feats" in arrays:
-        panels.append(("bev_feats: principal components as colours", pca_rgb(arrays["bev_feats"]), None))
-        panels.append(("bev_feats: norm over the channels", norm_map(arrays["bev_feats"]), "cividis"))
-    if "bev_feats" in sample.masks:
-        kept = np.where(sample.masks["bev_feats"][..., None], _KEPT_RGB, _LEFT_OUT_RGB)
+    bev = sample.bev_map
+    if bev is not None:
+        panels.append((f"{bev}: principal components as colours", pca_rgb(arrays[bev]), None))
+        panels.append((f"{bev}: norm over the channels", norm_map(arrays[bev]), "cividis"))
+    if bev in sample.masks:
+        kept = np.where(sample.masks[bev][..., None], _KEPT_RGB, _LEFT_OUT_RGB)
         panels.append(("focal areas: cells that the store keeps", kept, None))
     elif {"sampling_locations", "attention_weights", "query_logits"} <= set(arrays):
         logits = arrays["query_logits"][-1].astype(np.float64).max(axis=-1)
@@ -71,7 +72,7 @@ def draw_footprints(ax: Axes, boxes: ScoredBoxes) -> None:
 
 
 def _bev_hw(sample: Sample) -> tuple[int, int]:
-    return sample.arrays["bev_feats"].shape[-2:] if "bev_feats" in sample.arrays else (200, 200)
+    return sample.arrays[sample.bev_map].shape[-2:] if sample.bev_map else (200, 200)
 
 
 def _rings(ax: Axes, reach_m: float) -> None:

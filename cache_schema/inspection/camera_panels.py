@@ -34,7 +34,7 @@ def pv_colours(sample: Sample) -> np.ndarray:
 def draw_pv(ax: Axes, sample: Sample, camera: int, colours: np.ndarray) -> None:
     """A feature map of one camera in the pixels of the network's input, with boxes."""
     height, width = sample.spec.inputs.image_shape[:2]
-    stride = sample.spec.outputs.pv_strides[int(sample.finest_pv.rsplit("_", 1)[1])]
+    stride = next(array.stride for array in sample.spec.arrays if array.name == sample.finest_pv)
     map_height, map_width = colours.shape[1:3]
     extent = (0, map_width * stride, map_height * stride, 0)
     ax.imshow(colours[camera], extent=extent, interpolation="nearest")

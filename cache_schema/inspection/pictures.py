@@ -104,7 +104,7 @@ def _header(part: SubFigure, sample: Sample) -> None:
 def _boxes_text(sample: Sample) -> str:
     boxes = sample.boxes
     if boxes is None:
-        return "no query predictions"
+        return "nothing detected"
     if boxes.threshold is None:
         return f"no box reaches the score asked for: the best {len(boxes.scores)} are drawn"
     return f"{len(boxes.scores)} boxes with a score of {boxes.threshold:g} or more"

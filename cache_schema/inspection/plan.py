@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache_schema.array_spec import ArraySpec
+from cache_schema.array_spec import DETECTION, QUERY, ArraySpec
 from cache_schema.errors import CacheError
-from cache_schema.inspection.config_file import read_config
 from cache_schema.inspection.planned_arrays import planned_arrays
 from cache_schema.inspection.tables import aligned, bytes_text, shape_text
-from cache_schema.layout import CONFIDENT_DIMENSION, PROFILES, stored_arrays
+from cache_schema.layout import PROFILES, stored_arrays
 from cache_schema.zarr_metadata import samples_per_shard
 
 # Samples and scenes of the official splits of nuScenes.
@@ -86,7 +85,7 @@ def costs(
     if profile not in PROFILES:
         raise CacheError(f"no profile {profile}; known: {', '.join(PROFILES)}")
     samples, scenes = SPLITS[version, split]
-    given = planned_arrays(read_config(config), groups)
+    given = planned_arrays(config, groups)
     stored = stored_arrays(profile, given, shares.background_block)
     arrays = tuple((array, _expected_bytes(array, shares)) for array in stored)
     all_bytes = samples * sum(n_bytes for _, n_bytes in arrays)
@@ -106,7 +105,9 @@ def costs(
 def _expected_bytes(array: ArraySpec, shares: FocalShares) -> int:
     if not array.ragged:
         return array.bytes_per_sample
-    share = shares.queries if array.dimension_names[0] == CONFIDENT_DIMENSION else shares.cells
+    if array.role == DETECTION:
+        return array.bytes_per_sample  # a detector gives all that there is room for, however unsure
+    share = shares.queries if array.role == QUERY else shares.cells
     return array.n_chunks(round(array.shape[0] * share)) * array.chunk_nbytes
 
 

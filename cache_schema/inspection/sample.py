@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache_schema.errors import CacheError
+from cache_schema.array_spec import BEV_MAP, IMAGE_MAP
 from cache_schema.inspection.boxes import ScoredBoxes, best_boxes
 from cache_schema.inspection.tables import aligned, shape_text
 from cache_schema.inspection.teacher_values import teacher_values
+from cache_schema.layout import DETECTION_ARRAYS
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath
+
+DEFAULT_RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Sample:
         stored: the arrays as they lie in the store.
         arrays: the teacher's arrays, dequantised.
         masks: (…, y, x) bool by map, the cells that a focal store kept; empty in other profiles.
-        range_m: x, y, z from and to, of the area that the BEV map covers, in metres.
-        boxes: the teacher's, None when the store has no query predictions.
+        range_m: x, y, z from and to, of the area that the teacher covers, in metres.
+        boxes: the teacher's; None when it detected nothing.
     """
 
     token: str
@@ -38,8 +41,16 @@ class Sample:
     @property
     def finest_pv(self) -> str | None:
         """Name of the image-view map with the most cells; None when the store has none."""
-        levels = [name for name in self.arrays if name.startswith("pv_feats_") and name[9:].isdigit()]
+        levels = self._names(IMAGE_MAP)
         return max(levels, key=lambda name: self.arrays[name].size, default=None)
+
+    @property
+    def bev_map(self) -> str | None:
+        """Name of the teacher's bird's-eye-view map; None when the store has none."""
+        return next(iter(self._names(BEV_MAP)), None)
+
+    def _names(self, role: str) -> list[str]:
+        return [array.name for array in self.spec.arrays if array.role == role]
 
 
 def load_sample(path: StorePath, sample_token: str, min_score: float) -> Sample:
@@ -48,9 +59,7 @@ def load_sample(path: StorePath, sample_token: str, min_score: float) -> Sample:
     stored = reader[sample_token]
     values = teacher_values(reader.spec, stored)
     arrays = values.arrays
-    boxes = None
-    if {"query_boxes", "query_logits"} <= set(arrays) and arrays["query_boxes"].shape[1]:
-        boxes = best_boxes(arrays["query_boxes"], arrays["query_logits"], threshold=min_score)
+    found = [arrays[name] for name in DETECTION_ARRAYS if name in arrays]
     return Sample(
         token=sample_token,
         scene_name=reader.scene_of(sample_token),
@@ -60,7 +69,7 @@ def load_sample(path: StorePath, sample_token: str, min_score: float) -> Sample:
         arrays=arrays,
         masks=values.masks,
         range_m=_range_m(reader.spec),
-        boxes=boxes,
+        boxes=best_boxes(*found, threshold=min_score) if found and len(found[0]) else None,
     )
 
 
@@ -89,9 +98,9 @@ def statistics(sample: Sample) -> str:
 def _about_boxes(sample: Sample) -> str:
     boxes = sample.boxes
     if boxes is None:
-        return "none: the store has no query predictions of it"
+        return "none: the teacher detected nothing"
     if boxes.threshold is None:
-        text = f"no query scores enough; the best has {boxes.scores[0]:.3f}"
+        text = f"none scores enough; the best has {boxes.scores[0]:.3f}"
         return text + ("" if sample.spec.teacher.trained else " (the teacher is UNTRAINED)")
     classes = sample.spec.outputs.class_names
     counts = {classes[label]: int((boxes.labels == label).sum()) for label in np.unique(boxes.labels)}
@@ -100,10 +109,5 @@ def _about_boxes(sample: Sample) -> str:
 
 
 def _range_m(spec: StoreSpec) -> tuple[float, ...]:
-    found = spec.teacher.config.get("point_cloud_range")
-    if not isinstance(found, list) or len(found) != 6:
-        raise CacheError(
-            "the store's detector config has no point_cloud_range of six numbers, so nobody can say where its"
-            " BEV map lies"
-        )
-    return tuple(float(number) for number in found)
+    """What the teacher covers: as its outputs say, or else as far as detections are looked at."""
+    return next((array.extent_m for array in spec.teacher_outputs if array.extent_m), DEFAULT_RANGE_M)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cache_schema.focal import FocalSample
-from cache_schema.layout import QUERY_DIMENSION, is_per_query
 from cache_schema.quantise import float_maps
 from cache_schema.spec import StoreSpec
 
@@ -34,7 +33,7 @@ def teacher_values(spec: StoreSpec, stored: Mapping[str, np.ndarray]) -> Teacher
     sample = FocalSample.from_stored(spec, stored)
     maps = {name: feats.filled() for name, feats in sample.maps.items()}
     return TeacherValues(
-        arrays={**maps, **sample.queries, **sample.frame},
+        arrays={**maps, **sample.queries, **sample.others},
         masks={name: feats.mask for name, feats in sample.maps.items()},
         query_index=sample.query_index,
     )
@@ -42,8 +41,4 @@ def teacher_values(spec: StoreSpec, stored: Mapping[str, np.ndarray]) -> Teacher
 
 def query_axes(spec: StoreSpec) -> dict[str, int]:
     """Which dimension of each per-query array counts the queries."""
-    return {
-        array.name: array.dimension_names.index(QUERY_DIMENSION)
-        for array in spec.arrays
-        if is_per_query(array)
-    }
+    return {array.name: array.query_axis for array in spec.arrays if array.query_axis is not None}

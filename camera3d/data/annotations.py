@@ -1,8 +1,8 @@
 """Ground-truth boxes of many keyframes at once, from the devkit's tables to columns.
 
-Source: BEVFormer's nuscenes_converter.py (_fill_trainval_infos) and the devkit's box_velocity. The devkit's
-Box and Quaternion objects would take minutes for the 1.17 million annotations of trainval; here the numbers
-are gathered first and computed together.
+Source: nuscenes_converter.py (_fill_trainval_infos) of Li et al., ECCV 2022, and the devkit's box_velocity.
+The devkit's Box and Quaternion objects would take minutes for the 1.17 million annotations of trainval; here
+the numbers are gathered first and computed together.
 """
 
 from __future__ import annotations

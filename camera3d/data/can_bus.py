@@ -4,9 +4,9 @@
     [3:7]  ego rotation, quaternion w first [16]   ego yaw in radians, [0, 2π)
                                             [17]   the same yaw in degrees
 
-Source: BEVFormer's nuscenes_converter.py (_get_can_bus_info) and nuscenes_dataset.py (get_data_info,
-union2one). Position and orientation of the CAN-bus pose are overwritten by the ego pose there, so only the
-nine numbers [7:16] come from the CAN bus expansion; without the expansion they are zero.
+Source: nuscenes_converter.py (_get_can_bus_info) and nuscenes_dataset.py (get_data_info, union2one) of Li et
+al., ECCV 2022. Position and orientation of the CAN-bus pose are overwritten by the ego pose there, so only
+the nine numbers [7:16] come from the CAN bus expansion; without the expansion they are zero.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The official order, which matters to the last digits: float32, photometric distortion (training), normalise,
 resize, pad. Normalising before resizing and padding after it makes the padding zero in normalised units.
-Source: BEVFormer's transform_3d.py and augmentation.py, and the pipelines of its configs.
+Source: transform_3d.py, augmentation.py and the pipelines in the configs of Li et al., ECCV 2022.
 """
 
 from __future__ import annotations

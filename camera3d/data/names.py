@@ -1,4 +1,4 @@
-"""The names that fix an order: cameras and classes, as the official BEVFormer code has them."""
+"""The names that fix an order: cameras and classes, as the official codes have them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Photometric distortion of training images, as the official pipeline has it.
 
-Source: PhotoMetricDistortionMultiViewImage in BEVFormer's transform_3d.py, which is SSD's distortion (Liu et
-al., ECCV 2016) drawn anew for every camera. Written here on an explicit generator, so that a run can be
-repeated and a data worker needs no global seed.
+Source: PhotoMetricDistortionMultiViewImage in transform_3d.py of Li et al., ECCV 2022, which is SSD's
+distortion (Liu et al., ECCV 2016) drawn anew for every camera. Written here on an explicit generator, so that
+a run can be repeated and a data worker needs no global seed.
 """
 
 from __future__ import annotations

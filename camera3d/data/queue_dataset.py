@@ -1,7 +1,8 @@
 """The training samples: a short queue of frames and the ground truth of the last one.
 
 Shapes: T frames of a queue (oldest first), B batch, 6 cameras, H W padded height and width.
-Source: BEVFormer's nuscenes_dataset.py (prepare_train_data, union2one), ObjectRangeFilter of mmdet3d.
+Source: nuscenes_dataset.py (prepare_train_data, union2one) of Li et al., ECCV 2022; ObjectRangeFilter of
+mmdet3d.
 """
 
 from __future__ import annotations

@@ -56,21 +56,6 @@ def build_detector(config: str | Path | Config) -> Detector:
     return MODELS.build(copy.deepcopy(config.model)).eval()
 
 
-def build_staged_detector(config: str | Path | Config) -> Detector:
-    """A detector that both stages can run.
-
-    Raises ConfigInvalid: see `build_detector`; or the stages cannot run this one.
-    """
-    config = load_config(config)
-    detector = build_detector(config)
-    if not isinstance(detector, Detector):
-        raise ConfigInvalid(
-            f"config {config.filename or ''}: {config.model.type} can be built, run and tested, but not yet"
-            " dumped, trained or evaluated by the commands. Take a config of BEVFormer."
-        )
-    return detector
-
-
 def plain_config(value: object) -> object:
     """A config as plain dicts, lists and scalars: what a store keeps, and what it is compared with."""
     if isinstance(value, dict):

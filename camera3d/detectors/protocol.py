@@ -1,90 +1,160 @@
 """The seam between a detector and everything else: what goes in, what comes out.
 
-Shapes: B batch, N cameras, C channels, L decoder layers, Q object queries, M heads, P sampling points.
+Stage 1, stage 2, evaluation and pictures know detectors by this file alone. docs/bring-your-own-detector.md
+shows a whole family.
+
+Shapes: B batch, L decoder layers, Q object queries, K classes, n boxes of a sample.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+# Role of an output.
+IMAGE_MAP, BEV_MAP, QUERY, DENSE_HEAD, CALIBRATION = ROLES = (
+    "image_map",
+    "bev_map",
+    "query",
+    "dense_head",
+    "calibration",
+)
+# What a student's head may start from; which weights these are is up to the family.
+STARTS = ("none", "released", "head", "head_and_encoder")
+
+Outputs = Mapping[str, Tensor]
+"""Named tensors of a batch, batch first; `Detector.output_specs` describes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureMap:
-    """A named array of a detector: its shape for one sample, and for image maps the pixels a cell."""
-
-    name: str
-    shape: tuple[int, ...]
-    dimension_names: tuple[str, ...]
-    stride: float | None = None  # input pixels a cell, for perspective-view maps
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorOutputs:
-    """Everything one frame leaves behind, for a batch of B samples.
+class OutputSpec:
+    """One output of a detector, for one sample.
 
     Attributes:
-        pv_feats: one (B, N, C, h, w) a feature-pyramid level, finest first.
-        bev_feats: (B, C, H, W), H along y and W along x of the LiDAR frame, both ascending.
-        query_logits: (L, B, Q, classes), before the sigmoid.
-        query_boxes: (L, B, Q, 10) in the official encoding, see camera3d.boxes.
-        query_feats: (L, B, Q, C), the decoder's states.
-        reference_points: (L, B, Q, 3), what each layer sampled around, in [0, 1] of the point-cloud range.
-        sampling_locations: (L, B, Q, M, 1, P, 2), x then y in [0, 1] of the BEV map.
-        attention_weights: (L, B, Q, M, 1, P), summing to one over P.
-        focal_feats: (L, B, Q, C), what those locations and weights read from the projected BEV map.
+        role: one of ROLES. Terms and stores ask for roles, never for a spelling.
+            `image_map`: (camera, channel, y, x), finest level first among several.
+            `bev_map`: (channel, y, x), y and x along the frame's axes, both ascending.
+            `query`: about each object query; one dimension is called "query". How sure a query is, is read
+            from `query_logits` (L, Q, K), before the sigmoid.
+            `dense_head`: maps of a head without queries.
+            `calibration`: what the frame itself says, such as `lidar2img`.
+        shape, dimension_names: without the batch.
+        dtype: in which a store keeps it.
+        stride: of an image map, input pixels a cell.
+        extent_m: of a BEV map, or of positions in [0, 1]: x, y, z minimum, then maximum, metres of `frame`.
+        frame: "lidar" or "ego", of what has an extent.
     """
 
-    pv_feats: list[Tensor]
-    bev_feats: Tensor
-    query_logits: Tensor
-    query_boxes: Tensor
-    query_feats: Tensor
-    reference_points: Tensor
-    sampling_locations: Tensor
-    attention_weights: Tensor
-    focal_feats: Tensor
+    name: str
+    role: str
+    shape: tuple[int, ...]
+    dimension_names: tuple[str, ...]
+    dtype: str = "float16"
+    stride: float | None = None
+    extent_m: tuple[float, ...] | None = None
+    frame: str | None = None
 
-    def sample_arrays(self, index: int) -> dict[str, Tensor]:
-        """The arrays of one sample by their store name: the batch dimension is gone."""
-        arrays = {f"pv_feats_{level}": feats[index] for level, feats in enumerate(self.pv_feats)}
-        arrays["bev_feats"] = self.bev_feats[index]
-        for field in fields(self):
-            if field.name not in ("pv_feats", "bev_feats"):
-                arrays[field.name] = getattr(self, field.name)[:, index]
-        return arrays
+
+def with_role(specs: Sequence[OutputSpec], role: str) -> list[OutputSpec]:
+    """The outputs that have a role, in their order."""
+    return [spec for spec in specs if spec.role == role]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Decoded boxes of one sample: (n, 9) in our convention (camera3d.boxes), scores (n,), labels (n,)."""
+    """Decoded boxes of one sample: (n, 9) in our convention (camera3d.boxes), scores (n,), labels (n,).
+
+    Best first.
+    """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
 
+    def best(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, scores and labels of the best ones."""
+        return self.boxes[:count], self.scores[:count], self.labels[:count]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """One sample's boxes, (n, 9) in our convention, and labels, (n,)."""
+
+    boxes: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherHead:
+    """What a student's head may start from.
+
+    Attributes:
+        weights: of the teacher, as its `head_weights` gives them.
+        specs: of all its outputs, kept in a store or not.
+        image_scale: factor from camera pixels to the teacher's input pixels.
+    """
+
+    weights: Mapping[str, Tensor]
+    specs: tuple[OutputSpec, ...]
+    image_scale: float
+
 
 @runtime_checkable
 class Detector(Protocol):
-    """What stage 1 and stage 2 ask of a camera-only detector."""
+    """What both stages ask of a camera-only detector. `camera3d.detectors.base` has what most share.
 
-    num_cameras: int
+    Attributes:
+        class_names: order of the labels.
+        inputs: names of the tensors of a frame that `encode` reads, see camera3d.data.streaming.
+        numerics_version: goes up when the golden outputs change.
+    """
+
     class_names: tuple[str, ...]
-    numerics_version: int  # goes up when the golden outputs change
+    inputs: tuple[str, ...]
+    numerics_version: int
 
-    def feature_maps(self, image_hw: tuple[int, int]) -> list[FeatureMap]:
-        """Name, shape and stride of every entry of `DetectorOutputs.sample_arrays` for that image size."""
+    def output_specs(self, image_hw: tuple[int, int]) -> tuple[OutputSpec, ...]:
+        """Every output, for input images of that size, in the order they are stored in."""
 
-    def encode(
-        self, images: Tensor, lidar2img: Tensor, can_bus: Tensor, prev_bev: Tensor | None = None
-    ) -> DetectorOutputs:
-        """One frame: images (B, N, 3, H, W) normalised, lidar2img (B, N, 4, 4), can_bus (B, 18)."""
+    def encode(self, frame: Mapping[str, Tensor], state: object = None) -> tuple[Outputs, object]:
+        """Outputs of one frame a sample, and the state that the next frame of the scene is given.
 
-    def decode(self, outputs: DetectorOutputs) -> list[Detections]:
-        """Boxes, scores and labels of the last decoder layer, one entry a sample."""
+        Args:
+            frame: each of `inputs`, (B, …).
+            state: of the frame before; None where a scene starts. Opaque to everybody else.
+        """
 
-    def head_weights(self) -> dict[str, torch.Tensor]:
+    def decode(self, outputs: Outputs) -> list[Detections]:
+        """Boxes, scores and labels of each sample."""
+
+    def training_outputs(self, batch: Mapping[str, Tensor]) -> Outputs:
+        """Outputs of the last frame of each queue, with gradient.
+
+        Args:
+            batch: (B, T, …) of T frames, with `has_prev` (B, T) bool, false where a scene starts.
+        """
+
+    def detection_loss(self, outputs: Outputs, ground_truth: Sequence[GroundTruth]) -> dict[str, Tensor]:
+        """Named losses against the ground truth."""
+
+    def head_weights(self) -> dict[str, Tensor]:
         """All weights behind the image maps, by key: for frozen copies, and for a student's head to start."""
+
+    def start_from(self, kind: str, teacher: TeacherHead, *, image_scale: float) -> dict[str, Tensor]:
+        """The weights of this head that start from a teacher's; nothing is loaded.
+
+        Args:
+            kind: one of STARTS.
+            image_scale: factor from camera pixels to this detector's input pixels.
+
+        Raises StartUnfit: the teacher's head does not fit.
+        """
+
+    def sampling_projections(self, weights: Mapping[str, Tensor]) -> list[nn.Linear]:
+        """What a teacher of this family does to the BEV map before its queries sample it, layer by layer.
+
+        Empty where queries read maps as they are, or there are none.
+        """

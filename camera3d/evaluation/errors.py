@@ -19,7 +19,3 @@ class NothingToScore(Camera3DError):
 
 class ResultsUnwritable(Camera3DError):
     """The folder for results does not let us write."""
-
-
-class OutputsNotFinite(Camera3DError):
-    """A detector's predictions of a sample are NaN or infinite."""

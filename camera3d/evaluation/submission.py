@@ -1,7 +1,7 @@
 """Detections of a frame as the boxes of an official nuScenes submission.
 
-Source: the attribute rule, the range filter and the order of the two transforms are those of BEVFormer's and
-mmdet3d's NuScenesDataset (`_format_bbox`, `lidar_nusc_box_to_global`).
+Source: the attribute rule, the range filter and the order of the two transforms are those of mmdet3d's
+NuScenesDataset (`_format_bbox`, `lidar_nusc_box_to_global`).
 """
 
 from __future__ import annotations

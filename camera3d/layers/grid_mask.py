@@ -1,8 +1,9 @@
-"""GridMask, the image augmentation of BEVFormer's training.
+"""GridMask, the image augmentation of the official trainings.
 
 Shapes: B images, C channels, H W pixels.
-Source: Chen et al., GridMask Data Augmentation, arXiv:2001.04086, with the settings of the official
-BEVFormer: a lattice of bars is kept and the squares between them dropped (mode 1), no rotation.
+Source: Chen et al., GridMask Data Augmentation, arXiv:2001.04086, with the settings that the
+official detectors share: a lattice of bars is kept, the squares between them are dropped (mode 1), and
+nothing is rotated.
 """
 
 from __future__ import annotations

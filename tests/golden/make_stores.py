@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache_schema.layout import DETECTION_ARRAYS, detection_arrays
 from cache_schema.spec import (
     ArraySpec,
     DatasetFacts,
@@ -26,25 +27,45 @@ from cache_schema.writer import StoreWriter
 PROFILES = ("exact", "compact", "focal")
 SCENE = "scene-0061"
 SAMPLES = [("token-a", 1_532_402_927_000_000), ("token-b", 1_532_402_927_500_000)]
+PLACES = {
+    "image_map": {"stride": 8.0},
+    "bev_map": {"extent_m": (-10.0, -8.0, -5.0, 10.0, 8.0, 3.0), "frame": "lidar"},
+}
 HEAD = {"decoder.weight": np.array([[0.5, -1.0], [2.0, 0.25]], np.float32), "scale": np.array(3, np.float32)}
 
 
 def golden_spec(profile: str) -> StoreSpec:
     """A detector with two cameras, two channels and four queries."""
     arrays = (
-        ("pv_feats_0", "float16", (2, 2, 3, 4), ("camera", "channel", "pv_0_y", "pv_0_x"), False),
-        ("bev_feats", "float16", (2, 4, 5), ("channel", "bev_y", "bev_x"), False),
-        ("query_logits", "float16", (1, 4, 2), ("layer", "query", "class"), True),
-        ("can_bus", "float64", (18,), ("can_bus_number",), False),
+        (
+            "pv_feats_0",
+            "image_map",
+            "float16",
+            (2, 2, 3, 4),
+            ("camera", "channel", "pv_0_y", "pv_0_x"),
+            False,
+        ),
+        ("bev_feats", "bev_map", "float16", (2, 4, 5), ("channel", "bev_y", "bev_x"), False),
+        ("query_logits", "query", "float16", (1, 4, 2), ("layer", "query", "class"), True),
+        ("can_bus", "calibration", "float64", (18,), ("can_bus_number",), False),
     )
-    focal = FocalFacts(confidence=0.25, background_block=2, areas={"margin_cells": 1.0})
+    focal = FocalFacts(min_score=0.25, background_block=2, areas={"margin_cells": 1.0})
     return StoreSpec(
         profile=profile,
         focal=focal if profile == "focal" else None,
         arrays=tuple(
-            ArraySpec(name=name, dtype=dtype, shape=shape, dimension_names=names, compressed=compressed)
-            for name, dtype, shape, names, compressed in arrays
-        ),
+            ArraySpec(
+                name=name,
+                role=role,
+                dtype=dtype,
+                shape=shape,
+                dimension_names=names,
+                compressed=compressed,
+                **PLACES.get(role, {}),
+            )
+            for name, role, dtype, shape, names, compressed in arrays
+        )
+        + detection_arrays(),
         teacher=TeacherFacts(
             detector="Golden",
             config={"type": "Golden", "norm": {"eps": 1e-5}},
@@ -56,7 +77,12 @@ def golden_spec(profile: str) -> StoreSpec:
         inputs=InputFacts(
             camera_order=("CAM_FRONT", "CAM_BACK"), image_shape=(24, 32), pipeline={"color_order": "BGR"}
         ),
-        outputs=OutputFacts(class_names=("car", "truck"), box_convention="cx, cy, …", pv_strides=(8,)),
+        outputs=OutputFacts(
+            class_names=("car", "truck"),
+            box_convention="x, y, z, l, …",
+            query_box_encoding="cx, cy, …",
+            not_stored=(),
+        ),
         dataset=DatasetFacts(name="nuscenes", version="v1.0-mini", split="mini_train"),
         numerics=NumericsFacts(
             version=1,
@@ -73,12 +99,14 @@ def golden_spec(profile: str) -> StoreSpec:
 
 
 def golden_values(spec: StoreSpec, row: int) -> dict[str, np.ndarray]:
-    """Small multiples of 1/4, which every floating-point dtype holds exactly."""
+    """Small multiples of 1/4, which every floating-point dtype holds exactly; two detections, then none."""
     values = {}
     for array in spec.arrays:
         count = np.arange(int(np.prod(array.shape)), dtype=np.int64)
         quarters = (count * 7 + 5 * row) % 23 - 11
         values[array.name] = (quarters / 4).astype(array.dtype).reshape(array.shape)
+    for name in DETECTION_ARRAYS:
+        values[name] = np.abs(values[name][: 2 - 2 * row])
     values["bev_feats"][1, 0] = 0
     return values
 
@@ -108,4 +136,4 @@ def write_golden_store(path: Path, profile: str) -> None:
 
 if __name__ == "__main__":
     for name in PROFILES:
-        write_golden_store(Path(sys.argv[1]) / f"store-v1-{name}", name)
+        write_golden_store(Path(sys.argv[1]) / f"store-v2-{name}", name)

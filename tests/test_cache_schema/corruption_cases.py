@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from store_cases import sample_list, small_spec, write_scene
+from store_cases import about, sample_list, small_spec, write_scene
 
 from cache_schema.errors import CacheError
 from cache_schema.inspection.verify import verify
@@ -55,9 +55,16 @@ def profile_spec(profile: str) -> StoreSpec:
         small,
         teacher=replace(small.teacher, config={"point_cloud_range": range_m, "eps": 1e-5}),
         profile=profile,
-        focal=FocalFacts(confidence=0.3, background_block=2, areas={}) if profile == "focal" else None,
+        focal=FocalFacts(min_score=0.3, background_block=2, areas={}) if profile == "focal" else None,
         arrays=tuple(
-            ArraySpec(name=name, dtype=dtype, shape=shape, dimension_names=names, compressed=compressed)
+            ArraySpec(
+                name=name,
+                **about(name),
+                dtype=dtype,
+                shape=shape,
+                dimension_names=names,
+                compressed=compressed,
+            )
             for name, dtype, shape, names, compressed in arrays
         ),
     )

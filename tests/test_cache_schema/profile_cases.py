@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from store_cases import sample_list, sample_values, small_spec
+from store_cases import about, sample_list, sample_values, small_spec
 
 from cache_schema.spec import ArraySpec, FocalFacts, StoreSpec
 from cache_schema.writer import StoreWriter
@@ -12,7 +12,12 @@ from cache_schema.writer import StoreWriter
 
 def array(name, dtype, shape, dimension_names, compressed=False):
     return ArraySpec(
-        name=name, dtype=dtype, shape=shape, dimension_names=dimension_names, compressed=compressed
+        name=name,
+        **about(name),
+        dtype=dtype,
+        shape=shape,
+        dimension_names=dimension_names,
+        compressed=compressed,
     )
 
 
@@ -23,7 +28,7 @@ TEACHER_ARRAYS = (
     array("focal_feats", "float16", (2, 6, 3), ("layer", "query", "channel"), compressed=True),
     array("can_bus", "float64", (18,), ("can_bus_number",), compressed=True),
 )
-FOCAL = FocalFacts(confidence=0.2, background_block=4, areas={"margin_m": 1.0})
+FOCAL = FocalFacts(min_score=0.2, background_block=4, areas={"margin_m": 1.0})
 
 
 def profile_spec(profile: str, arrays=TEACHER_ARRAYS) -> StoreSpec:

@@ -16,9 +16,31 @@ from cache_schema.spec import (
 )
 from cache_schema.writer import StoreWriter
 
+ROLES = {
+    "pv_feats_0": "image_map",
+    "pv_feats_1": "image_map",
+    "pv_feats_2": "image_map",
+    "pv_feats_3": "image_map",
+    "bev_feats": "bev_map",
+    "can_bus": "calibration",
+    "lidar2img": "calibration",
+}
+
+
+def about(name: str) -> dict[str, object]:
+    """Role, stride and extent of the arrays that the tests use; unknown ones are about queries."""
+    role = ROLES.get(name, "query")
+    if role == "image_map":
+        return {"role": role, "stride": 8.0}
+    if role == "bev_map":
+        return {"role": role, "extent_m": (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), "frame": "lidar"}
+    return {"role": role}
+
+
 SMALL_ARRAYS = (
     ArraySpec(
         name="bev_feats",
+        **about("bev_feats"),
         dtype="float16",
         shape=(4, 6, 5),
         dimension_names=("channel", "bev_y", "bev_x"),
@@ -26,13 +48,19 @@ SMALL_ARRAYS = (
     ),
     ArraySpec(
         name="query_boxes",
+        **about("query_boxes"),
         dtype="float32",
         shape=(2, 30, 10),
         dimension_names=("layer", "query", "box_code"),
         compressed=True,
     ),
     ArraySpec(
-        name="can_bus", dtype="float64", shape=(18,), dimension_names=("can_bus_entry",), compressed=False
+        name="can_bus",
+        **about("can_bus"),
+        dtype="float64",
+        shape=(18,),
+        dimension_names=("can_bus_entry",),
+        compressed=False,
     ),
 )
 
@@ -55,7 +83,10 @@ def small_spec(arrays: Sequence[ArraySpec] = SMALL_ARRAYS) -> StoreSpec:
             pipeline={"scale": 1.0, "mean": [103.53, 116.28, 123.675], "color_order": "BGR"},
         ),
         outputs=OutputFacts(
-            class_names=("car", "truck"), box_convention="cx, cy, log w, …", pv_strides=(8, 16)
+            class_names=("car", "truck"),
+            box_convention="x, y, z, l, …",
+            query_box_encoding="cx, cy, log w, …",
+            not_stored=(),
         ),
         dataset=DatasetFacts(name="nuscenes", version="v1.0-mini", split="mini_train"),
         numerics=NumericsFacts(

@@ -66,7 +66,7 @@ def test_confident_queries_come_back_bit_for_bit(store, token):
     for name, rows in sample.queries.items():
         assert rows.dtype == np.float16
         np.testing.assert_array_equal(rows, values[name][:, confident])
-    np.testing.assert_array_equal(sample.frame["can_bus"], values["can_bus"])
+    np.testing.assert_array_equal(sample.others["can_bus"], values["can_bus"])
 
 
 def test_zero_inside_is_not_left_out(tmp_path):
@@ -79,7 +79,7 @@ def test_zero_inside_is_not_left_out(tmp_path):
     sample = TargetReader(writer.path).read_focal("a")
     assert sample.maps["bev_feats"].cells.tolist() == [[0, 0, 0]]
     assert sample.maps["bev_feats"].cell_index.tolist() == [2 * 8 + 3]
-    assert (sample.queries, sample.query_index, sample.frame) == ({}, None, {})
+    assert (sample.queries, sample.query_index, sample.others) == ({}, None, {})
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,8 +151,8 @@ def test_focal_facts_belong_to_focal_only():
         replace(small_spec(), profile="focal")
     with pytest.raises(SpecInvalid, match=r"focal +expected null, as the profile is exact; got facts"):
         replace(small_spec(), focal=FOCAL)
-    with pytest.raises(SpecInvalid, match=r"confidence +expected a number from 0 to 1; got 1\.5"):
-        replace(FOCAL, confidence=1.5)
+    with pytest.raises(SpecInvalid, match=r"min_score +expected a number from 0 to 1; got 1\.5"):
+        replace(FOCAL, min_score=1.5)
     flat = array("bev_feats", "float16", (9, 8), ("bev_y", "bev_x"))
     with pytest.raises(
         SpecInvalid, match=r"array bev_feats +expected a floating-point map \(channel, y, x\)"

@@ -1,4 +1,4 @@
-"""Stores of schema version 1 read as they ever did, and today's writer makes the same bytes."""
+"""Stores of schema version 2 read as they ever did, and today's writer makes the same bytes."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import xarray
 import zarr
 
 from cache_schema import codec
-from cache_schema.errors import SchemaTooNew
+from cache_schema.errors import SchemaTooNew, SchemaTooOld
 from cache_schema.fields import canonical_json
 from cache_schema.quantise import float_maps
 from cache_schema.reader import TargetReader
@@ -34,7 +34,7 @@ def contents(store):
 
 
 def golden(profile):
-    return GOLDEN / f"store-v1-{profile}"
+    return GOLDEN / f"store-v2-{profile}"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -47,7 +47,7 @@ def test_todays_writer_makes_the_same_bytes(tmp_path, profile):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_what_every_profile_holds(profile):
-    reader = TargetReader(golden(profile), expect={"profile": profile, "schema_version": 1})
+    reader = TargetReader(golden(profile), expect={"profile": profile, "schema_version": 2})
     assert reader.spec.written_by == "focalcache 0.1.0"
     assert reader.scenes == {"scene-0061": ("token-a", "token-b")}
     assert reader.timestamp_us("token-b") == 1_532_402_927_500_000
@@ -143,8 +143,24 @@ def test_a_later_schema_is_refused_by_name(tmp_path, opener):
     store = tmp_path / "store"
     shutil.copytree(golden("exact"), store)
     root = json.loads((store / "zarr.json").read_text())
-    spec = root["attributes"]["focalcache"] | {"schema_version": 2, "written_by": "focalcache 3.0.0"}
+    spec = root["attributes"]["focalcache"] | {"schema_version": 3, "written_by": "focalcache 3.0.0"}
     root["attributes"] |= {"focalcache": spec, "focalcache_crc32c": codec.crc32c(canonical_json(spec))}
     (store / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(SchemaTooNew, match=r"focalcache 3\.0\.0' with schema_version 2; .* up to 1"):
+    with pytest.raises(SchemaTooNew, match=r"focalcache 3\.0\.0' with schema_version 3; .* reads 2\."):
         opener(store)
+
+
+def test_an_earlier_schema_is_refused_with_the_way_out():
+    old = GOLDEN / "store-v1"
+    with pytest.raises(
+        SchemaTooOld, match=r"schema_version 1; [^\n]*\n[^\n]*dump it again with this release"
+    ):
+        TargetReader(old)
+
+
+def test_detections():
+    reader = TargetReader(golden("focal"))
+    sample, empty = reader["token-a"], reader["token-b"]
+    assert sample["detection_boxes"].shape == (2, 9)
+    assert sample["detection_scores"].tolist() == [2.75, 1.0]
+    assert (empty["detection_boxes"].shape, empty["detection_labels"].shape) == ((0, 9), (0,))

@@ -11,32 +11,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corruption_cases import profile_store
-from store_cases import small_spec
+from store_cases import about, small_spec
 
 from cache_schema import inspect_cache
 from cache_schema.inspection import boxes as boxes_module
-from cache_schema.inspection.boxes import best_boxes, box_corners, decode_boxes, project_edge
+from cache_schema.inspection.boxes import best_boxes, box_corners, project_edge
 from cache_schema.inspection.camera_images import image_files
 from cache_schema.inspection.projections import norm_map, pca_rgb, sampling_density
 from cache_schema.inspection.sample import load_sample
-from cache_schema.spec import ArraySpec, InputFacts, OutputFacts
+from cache_schema.layout import detection_arrays
+from cache_schema.spec import ArraySpec, InputFacts
 from cache_schema.writer import StoreWriter
 
 KEYFRAME = os.environ.get("FOCALCACHE_NUSCENES_KEYFRAME")
-RANGE_M = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
+RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 PNG_START = b"\x89PNG\r\n"
 
 
 def ground_truth_store(path, frame, scale):
-    """A store whose query predictions are a frame's ground truth in range; returns these boxes (n, 9)."""
-    import torch
-
-    from camera3d.boxes import BOX_CONVENTION, encode_official
+    """A store whose detections are a frame's ground truth in range; returns these boxes (n, 9)."""
+    from camera3d.boxes import BOX_CONVENTION
     from camera3d.data import CAMERA_NAMES, CLASS_NAMES
 
     near = (np.abs(frame.gt_boxes[:, :2]) < 51.2).all(axis=1)
     truth = np.nan_to_num(frame.gt_boxes[near])
-    query_boxes = encode_official(torch.tensor(truth)).numpy().astype(np.float32)[None]
     query_logits = np.full((1, len(truth), len(CLASS_NAMES)), -6, np.float16)
     query_logits[0, np.arange(len(truth)), frame.gt_labels[near]] = np.linspace(3, 0, len(truth))
     rng = np.random.default_rng(0)
@@ -45,16 +43,19 @@ def ground_truth_store(path, frame, scale):
         "pv_feats_0": rng.normal(size=(6, 8, -(-height // 8), -(-width // 8))).astype(np.float16),
         "bev_feats": rng.normal(size=(8, 20, 20)).astype(np.float16),
         "query_logits": query_logits,
-        "query_boxes": query_boxes,
         "sampling_locations": rng.random((1, len(truth), 2, 1, 4, 2)).astype(np.float32),
         "attention_weights": np.full((1, len(truth), 2, 1, 4), 0.25, np.float16),
         "lidar2img": np.diag([scale, scale, 1, 1]) @ frame.lidar2img,
+    }
+    detections = {
+        "detection_boxes": truth.astype(np.float32),
+        "detection_scores": (1 / (1 + np.exp(-np.linspace(3, 0, len(truth))))).astype(np.float32),
+        "detection_labels": frame.gt_labels[near].astype(np.int16),
     }
     names = {
         "pv_feats_0": ("camera", "channel", "pv_0_y", "pv_0_x"),
         "bev_feats": ("channel", "bev_y", "bev_x"),
         "query_logits": ("layer", "query", "class"),
-        "query_boxes": ("layer", "query", "box_code"),
         "sampling_locations": ("layer", "query", "head", "bev_level", "point", "xy"),
         "attention_weights": ("layer", "query", "head", "bev_level", "point"),
         "lidar2img": ("camera", "image_row", "lidar_column"),
@@ -64,21 +65,22 @@ def ground_truth_store(path, frame, scale):
         arrays=tuple(
             ArraySpec(
                 name=name,
+                **about(name),
                 dtype=str(values[name].dtype),
                 shape=values[name].shape,
                 dimension_names=names[name],
                 compressed=False,
             )
             for name in names
-        ),
-        teacher=replace(small_spec().teacher, config={"point_cloud_range": RANGE_M}),
+        )
+        + detection_arrays(),
         inputs=InputFacts(camera_order=CAMERA_NAMES, image_shape=(height, width), pipeline={"scale": scale}),
-        outputs=OutputFacts(class_names=CLASS_NAMES, box_convention=BOX_CONVENTION, pv_strides=(8,)),
+        outputs=replace(small_spec().outputs, class_names=CLASS_NAMES, box_convention=BOX_CONVENTION),
     )
     writer = StoreWriter.create(path, spec)
     samples = [(frame.sample_token, frame.timestamp_us)]
     with writer.scene(frame.scene_name, frame.scene_token, samples) as scene:
-        scene.append(frame.sample_token, values)
+        scene.append(frame.sample_token, values | detections)
     return truth
 
 
@@ -89,19 +91,6 @@ def tiny(tiny_nuscenes):
     dataroot = tiny_nuscenes(scenes={"scene-0061": 1})
     (frame,) = build_index(dataroot, "v1.0-mini", "mini_train")
     return dataroot, frame
-
-
-def test_decoding_is_that_of_the_detectors():
-    import torch
-
-    from camera3d.boxes import decode_official
-
-    encoded = np.random.default_rng(0).normal(size=(50, 10))
-    expected = decode_official(torch.tensor(encoded)).numpy()[:, :7]
-    found = decode_boxes(encoded)
-    np.testing.assert_allclose(found[:, :6], expected[:, :6])
-    turn = (found[:, 6] - expected[:, 6]) / (2 * np.pi)
-    np.testing.assert_allclose(turn, turn.round(), atol=1e-12)
 
 
 def test_corners_and_projection_are_those_of_the_detectors():
@@ -130,11 +119,13 @@ def test_edges_through_the_camera_plane_are_cut():
 
 
 def test_best_boxes():
-    logits = np.array([[[-9.0, 2.0], [-9, -9], [1.0, -9]]])
-    found = best_boxes(np.zeros((1, 3, 10)), logits, threshold=0.3)
+    scores, labels = np.array([0.88, 0.73, 0.1], np.float32), np.array([1, 0, 1], np.int16)
+    huge = np.full((3, 9), np.inf, np.float32)
+    found = best_boxes(huge, scores, labels, threshold=0.3)
     assert found.labels.tolist() == [1, 0]
     assert found.threshold == 0.3
-    none = best_boxes(np.zeros((1, 3, 10)), logits - 20, threshold=0.3, else_best=2)
+    assert found.boxes[:, 3:6].max() == boxes_module.LARGEST_M
+    none = best_boxes(huge, scores / 10, labels, threshold=0.3, else_best=2)
     assert none.threshold is None
     assert len(none.scores) == 2
 

@@ -146,7 +146,14 @@ def test_a_signed_manifest_that_lies(tmp_path, change, capsys):
 
 def test_arrays_beyond_all_memory():
     with pytest.raises(SpecInvalid, match=r"shape .* at most"):
-        ArraySpec(name="a", dtype="int8", shape=(1 << 40,), dimension_names=("x",), compressed=False)
+        ArraySpec(
+            name="a",
+            role="dense_head",
+            dtype="int8",
+            shape=(1 << 40,),
+            dimension_names=("x",),
+            compressed=False,
+        )
 
 
 def test_a_compressed_chunk_is_measured_before_it_is_unpacked(store):
@@ -179,10 +186,20 @@ def test_a_file_that_is_cut_while_it_is_mapped(tmp_path, array):
     # Two pages and more: the last bytes of a cut page read as zero, those after it kill.
     wide = (
         ArraySpec(
-            name="bev_feats", dtype="float16", shape=(64, 99), dimension_names=("c", "x"), compressed=False
+            name="bev_feats",
+            role="dense_head",
+            dtype="float16",
+            shape=(64, 99),
+            dimension_names=("c", "x"),
+            compressed=False,
         ),
         ArraySpec(
-            name="query_boxes", dtype="float32", shape=(64, 99), dimension_names=("c", "x"), compressed=True
+            name="query_boxes",
+            role="dense_head",
+            dtype="float32",
+            shape=(64, 99),
+            dimension_names=("c", "x"),
+            compressed=True,
         ),
     )
     writer = StoreWriter.create(tmp_path / "teacher.zarr", small_spec(wide))

@@ -12,9 +12,8 @@ import pytest
 from profile_cases import FOCAL, array
 from store_cases import small_spec
 
-from cache_schema.inspection.config_file import read_config
 from cache_schema.inspection.planned_arrays import GROUPS, planned_arrays
-from cache_schema.layout import PROFILES, is_map
+from cache_schema.layout import PROFILES
 from cache_schema.spec import FocalFacts
 
 PV_SIZES = ((116, 200), (58, 100), (29, 50), (15, 25))
@@ -47,13 +46,13 @@ BASE_ARRAYS = (
 
 
 def base_spec(profile):
-    focal = FocalFacts(confidence=0.1, background_block=8, areas={}) if profile == "focal" else None
+    focal = FocalFacts(min_score=0.1, background_block=8, areas={}) if profile == "focal" else None
     return replace(small_spec(BASE_ARRAYS), profile=profile, focal=focal)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_only_masks_are_compressed(profile):
-    config = read_config(Path(__file__).parents[2] / "configs" / "teacher" / "bevformer_base.py")
+    config = Path(__file__).parents[2] / "configs" / "teacher" / "bevformer_base.py"
     spec = replace(base_spec(profile), arrays=planned_arrays(config, GROUPS))
     compressed = [array.name for array in spec.stored_arrays if array.compressed]
     assert compressed == [array.name for array in spec.stored_arrays if array.name.endswith("_mask")]
@@ -65,12 +64,12 @@ def nbytes(arrays):
 
 def test_exact():
     assert base_spec("exact").bytes_per_sample == 122_821_712
-    assert nbytes(filter(is_map, BASE_ARRAYS)) == 115_174_400
+    assert nbytes(a for a in BASE_ARRAYS if a.is_map) == 115_174_400
 
 
 def test_compact_maps_fit_into_58_megabytes():
     spec = base_spec("compact")
-    maps = [array for array in spec.stored_arrays if is_map(array)]
+    maps = [array for array in spec.stored_arrays if array.is_map]
     # Values, and the scales of 6 × 4 × 256 + 256 channels.
     scales = [spec.array(f"{array.name}_scale") for array in maps]
     assert (nbytes(maps), nbytes(scales)) == (57_587_200, 25_600)

@@ -11,7 +11,7 @@ import xarray
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_cases import SMALL_ARRAYS, sample_list, sample_values, small_spec, small_store, write_scene
+from store_cases import SMALL_ARRAYS, about, sample_list, sample_values, small_spec, small_store, write_scene
 
 from cache_schema import zarr_metadata
 from cache_schema.array_spec import DTYPES, ArraySpec
@@ -28,6 +28,7 @@ def array_specs(draw):
         specs.append(
             ArraySpec(
                 name=f"array{number}",
+                role="dense_head",
                 dtype=draw(st.sampled_from(DTYPES)),
                 shape=shape,
                 dimension_names=tuple(f"d{number}_{axis}" for axis in range(len(shape))),
@@ -78,6 +79,7 @@ def test_shards_are_few_and_equal(sharded_scene):
 def test_samples_per_shard_at_full_size():
     pv_feats = ArraySpec(
         name="pv_feats_0",
+        **about("pv_feats_0"),
         dtype="float16",
         shape=(6, 256, 116, 200),
         dimension_names=("camera", "channel", "y", "x"),

@@ -9,33 +9,31 @@ from detector_cases import ROOT, data_sample, stacked, trainable_copy
 from mmengine.config import Config
 
 from camera3d.boxes import encode_official
-from camera3d.detectors import Detector, DetectorOutputs, build_detector
-from camera3d.detectors.query_based.criterion import GroundTruth
+from camera3d.detectors import GroundTruth, Outputs, build_detector
 from camera3d.errors import ConfigInvalid
 
 # Batched matrix products sum in another order than single ones.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
 
-def assert_same_outputs(actual: DetectorOutputs, expected: DetectorOutputs, rows: tuple[int, int]) -> None:
+def assert_same_outputs(actual: Outputs, expected: Outputs, rows: tuple[int, int]) -> None:
     """Sample rows[0] of one equals sample rows[1] of the other, in every array."""
-    ours, theirs = actual.sample_arrays(rows[0]), expected.sample_arrays(rows[1])
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        torch.testing.assert_close(value, theirs[name], msg=lambda m, n=name: f"{n}: {m}", **TOLERANCE)
+    assert actual.keys() == expected.keys()
+    for name in actual:
+        ours, theirs = actual[name][rows[0]], expected[name][rows[1]]
+        torch.testing.assert_close(ours, theirs, msg=lambda m, n=name: f"{n}: {m}", **TOLERANCE)
 
 
 @pytest.fixture(scope="module")
-def singles() -> tuple[list[dict], list[DetectorOutputs], list[DetectorOutputs]]:
+def singles() -> tuple[list[dict], list[Outputs], list[Outputs]]:
     """Two different frames; each encoded alone, without history and then with the first result as history."""
     frames = [frame_inputs(golden("tiny"), 0), frame_inputs(golden("tiny"), 1)]
     with torch.inference_mode():
-        first = [shrunk_detector().encode(**frame) for frame in frames]
+        first = [shrunk_detector().encode(frame) for frame in frames]
         second = [
-            shrunk_detector().encode(**frame, prev_bev=one.bev_feats)
-            for frame, one in zip(frames, first, strict=True)
+            shrunk_detector().encode(frame, state)[0] for frame, (_, state) in zip(frames, first, strict=True)
         ]
-    return frames, first, second
+    return frames, [outputs for outputs, _ in first], second
 
 
 class TestBatches:
@@ -43,12 +41,10 @@ class TestBatches:
     def test_two_equal_two_of_one(self, singles, order):
         frames, first, second = singles
         batch = stacked(*(frames[i] for i in order))
-        prev_bev = torch.cat([first[i].bev_feats for i in order])
+        state = torch.cat([first[i]["bev_feats"] for i in order])
         with torch.inference_mode():
-            without, with_history = (
-                shrunk_detector().encode(**batch),
-                shrunk_detector().encode(**batch, prev_bev=prev_bev),
-            )
+            without, _ = shrunk_detector().encode(batch)
+            with_history, _ = shrunk_detector().encode(batch, state)
         for row, i in enumerate(order):
             assert_same_outputs(without, first[i], (row, 0))
             assert_same_outputs(with_history, second[i], (row, 0))
@@ -56,10 +52,10 @@ class TestBatches:
     def test_sample_without_history_equals_first_frame(self, singles):
         """One sample of a batch has a previous BEV, the other has none and does not look at its slot."""
         frames, first, second = singles
-        slot = torch.cat([first[0].bev_feats, torch.full_like(first[1].bev_feats, 1e3)])
+        slot = torch.cat([first[0]["bev_feats"], torch.full_like(first[1]["bev_feats"], 1e3)])
         with torch.inference_mode():
-            mixed = shrunk_detector().encode(
-                **stacked(*frames), prev_bev=slot, has_prev=torch.tensor([True, False])
+            mixed, _ = shrunk_detector().encode(
+                {**stacked(*frames), "has_prev": torch.tensor([True, False])}, slot
             )
         assert_same_outputs(mixed, second[0], (0, 0))
         assert_same_outputs(mixed, first[1], (1, 0))
@@ -67,7 +63,7 @@ class TestBatches:
     def test_decode_is_per_sample(self, singles):
         frames, first, _ = singles
         with torch.inference_mode():
-            found = shrunk_detector().decode(shrunk_detector().encode(**stacked(*frames)))
+            found = shrunk_detector().decode(shrunk_detector().encode(stacked(*frames))[0])
         for row in range(2):
             alone = shrunk_detector().decode(first[row])[0]
             torch.testing.assert_close(found[row].scores, alone.scores, **TOLERANCE)
@@ -76,57 +72,45 @@ class TestBatches:
     def test_same_input_same_bytes(self, singles):
         frames, first, _ = singles
         with torch.inference_mode():
-            again = shrunk_detector().encode(**frames[0])
-        for name, value in again.sample_arrays(0).items():
-            assert torch.equal(value, first[0].sample_arrays(0)[name]), name
+            again, _ = shrunk_detector().encode(frames[0])
+        for name, value in again.items():
+            assert torch.equal(value, first[0][name]), name
 
     def test_no_camera_sees_anything(self, singles):
         """A projection that puts every pillar behind the cameras: finite, and no crash on empty queries."""
         frames, _, _ = singles
         blind = {**frames[0], "lidar2img": torch.zeros_like(frames[0]["lidar2img"])}
         with torch.inference_mode():
-            outputs = shrunk_detector().encode(**blind)
-        assert outputs.bev_feats.isfinite().all()
+            outputs, _ = shrunk_detector().encode(blind)
+        assert outputs["bev_feats"].isfinite().all()
 
 
 @torch.inference_mode()
 def test_focal_feats_are_what_the_locations_read(singles):
     """The stored locations and weights, applied to the projected BEV map, give the stored focal_feats."""
     detector, outputs = shrunk_detector(), singles[1][0]
-    bev = outputs.bev_feats
+    bev = outputs["bev_feats"]
     for layer, decoder_layer in enumerate(detector.pts_bbox_head.transformer.decoder.layers):
         value = decoder_layer.attentions[1].value_proj(bev.flatten(2).transpose(1, 2))[0]
         maps = value.T.unflatten(0, (8, -1)).unflatten(2, bev.shape[-2:])  # (heads, C/heads, H, W)
-        grid = outputs.sampling_locations[layer, 0, :, :, 0].transpose(0, 1) * 2 - 1  # (heads, Q, P, 2)
+        grid = outputs["sampling_locations"][0, layer, :, :, 0].transpose(0, 1) * 2 - 1  # (heads, Q, P, 2)
         read = torch.nn.functional.grid_sample(maps, grid, align_corners=False)
-        weights = outputs.attention_weights[layer, 0, :, :, 0].transpose(0, 1)[:, None]
+        weights = outputs["attention_weights"][0, layer, :, :, 0].transpose(0, 1)[:, None]
         expected = (read * weights).sum(-1).permute(2, 0, 1).flatten(1)
-        torch.testing.assert_close(outputs.focal_feats[layer, 0], expected, **TOLERANCE)
+        torch.testing.assert_close(outputs["focal_feats"][0, layer], expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize(
     ("config", "image_hw"),
     [("teacher/bevformer_base.py", (928, 1600)), ("student/bevformer_small.py", (464, 800))],
 )
-def test_feature_maps_at_full_size(config, image_hw):
+def test_outputs_at_full_size(config, image_hw):
     detector = build_detector(ROOT / "configs" / config)
-    maps = {feature_map.name: feature_map for feature_map in detector.feature_maps(image_hw)}
-    assert maps["pv_feats_0"].shape == (6, 256, 116, 200)
-    assert maps["pv_feats_0"].stride == image_hw[0] / 116
-    assert maps["pv_feats_3"].shape == (6, 256, 15, 25)
-    assert maps["focal_feats"].shape == (6, 900, 256)
-
-
-def test_feature_maps_are_what_encode_returns(singles):
-    detector, outputs = shrunk_detector(), singles[1][0]
-    told = {feature_map.name: feature_map.shape for feature_map in detector.feature_maps((96, 160))}
-    assert told == {name: tuple(value.shape) for name, value in outputs.sample_arrays(0).items()}
-    for feature_map in detector.feature_maps((96, 160)):
-        assert len(feature_map.shape) == len(feature_map.dimension_names)
-
-
-def test_detector_satisfies_the_protocol():
-    assert isinstance(shrunk_detector(), Detector)
+    specs = {spec.name: spec for spec in detector.output_specs(image_hw)}
+    assert specs["pv_feats_0"].shape == (6, 256, 116, 200)
+    assert specs["pv_feats_0"].stride == image_hw[0] / 116
+    assert specs["pv_feats_3"].shape == (6, 256, 15, 25)
+    assert specs["focal_feats"].shape == (6, 900, 256)
 
 
 def test_tiny_runs():
@@ -135,9 +119,10 @@ def test_tiny_runs():
     detector = build_detector(config)
     assert not [key for key in detector.state_dict() if "conv_offset" in key]
     with torch.inference_mode():
-        outputs = detector.encode(**frame_inputs(golden("tiny"), 0))
-    assert [tuple(feats.shape) for feats in outputs.pv_feats] == [(1, 6, 256, 3, 5)]
-    assert outputs.bev_feats.shape == (1, 256, 50, 50)
+        outputs, _ = detector.encode(frame_inputs(golden("tiny"), 0))
+    maps = {name: feats.shape for name, feats in outputs.items() if name.startswith("pv_feats")}
+    assert maps == {"pv_feats_0": (1, 6, 256, 3, 5)}
+    assert outputs["bev_feats"].shape == (1, 256, 50, 50)
 
 
 def queue_inputs(has_prev: list[list[bool]]) -> dict[str, torch.Tensor]:
@@ -158,18 +143,18 @@ class TestTraining:
 
     def test_queue_equals_streaming(self, trainable):
         with torch.no_grad():
-            outputs = trainable.encode_queue(queue_inputs([[False, True, True]]))
+            outputs = trainable.training_outputs(queue_inputs([[False, True, True]]))
         expected = golden("tiny")["f2.bev_embed"]
-        ours = outputs.bev_feats[0].flatten(1).T
+        ours = outputs["bev_feats"][0].flatten(1).T
         torch.testing.assert_close(ours, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
 
     def test_history_starts_anew_at_a_scene(self, trainable):
         """Second queue: a scene starts at its last frame, so the frames before must not matter."""
         inputs = queue_inputs([[False, True, True], [False, True, False]])
         with torch.no_grad():
-            outputs = trainable.encode_queue(inputs)
-            alone = trainable.encode(**{name: value[1:, -1] for name, value in inputs.items()})
-        torch.testing.assert_close(outputs.bev_feats[1:], alone.bev_feats, **TOLERANCE)
+            outputs = trainable.training_outputs(inputs)
+            alone, _ = trainable.encode({name: value[1:, -1] for name, value in inputs.items()})
+        torch.testing.assert_close(outputs["bev_feats"][1:], alone["bev_feats"], **TOLERANCE)
 
     def test_gradient_reaches_all_that_trains_and_nothing_of_the_history(self, trainable):
         inputs = queue_inputs([[False, True, True]])

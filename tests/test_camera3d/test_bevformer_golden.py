@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from bevformer_cases import frame_inputs, golden, shrunk_detector
 from detector_cases import GOLDEN, ROOT
 
 from camera3d.boxes import encode_official, to_legacy
-from camera3d.detectors import DetectorOutputs, build_detector
-from camera3d.detectors.query_based.criterion import GroundTruth
+from camera3d.detectors import GroundTruth, Outputs, build_detector
 
 # Another torch, other convolution kernels: measured 3e-6 of the largest value, the tolerance leaves room for
 # other CPUs. A wrong tap, shift or rotation shows at 1e-2.
@@ -37,13 +35,13 @@ def test_state_dict_is_the_official_one(config, keys):
 
 
 @pytest.fixture(scope="module")
-def three_frames() -> list[DetectorOutputs]:
+def three_frames() -> list[Outputs]:
     """Each frame given the BEV map of the one before."""
-    detector, prev_bev, outputs = shrunk_detector(), None, []
+    detector, state, outputs = shrunk_detector(), None, []
     with torch.inference_mode():
         for frame in range(3):
-            outputs.append(detector.encode(**frame_inputs(golden("tiny"), frame), prev_bev=prev_bev))
-            prev_bev = outputs[-1].bev_feats
+            of_frame, state = detector.encode(frame_inputs(golden("tiny"), frame), state)
+            outputs.append(of_frame)
     return outputs
 
 
@@ -51,8 +49,8 @@ def three_frames() -> list[DetectorOutputs]:
 class TestThreeFrames:
     def test_image_features(self, three_frames, frame):
         arrays = golden("tiny")
-        for level, feats in enumerate(three_frames[frame].pv_feats):
-            name, ours = f"f{frame}.fpn{level}", feats[0].numpy()
+        for level in range(4):
+            name, ours = f"f{frame}.fpn{level}", three_frames[frame][f"pv_feats_{level}"][0].numpy()
             if name in arrays:
                 assert_close(ours, arrays[name], name)
                 continue
@@ -62,13 +60,13 @@ class TestThreeFrames:
             np.testing.assert_allclose(statistics, arrays[f"{name}.norm"], rtol=1e-4)
 
     def test_bev_map(self, three_frames, frame):
-        ours = three_frames[frame].bev_feats[0].flatten(1).T.numpy()
+        ours = three_frames[frame]["bev_feats"][0].flatten(1).T.numpy()
         assert_close(ours, golden("tiny")[f"f{frame}.bev_embed"], "bev")
 
     def test_query_predictions(self, three_frames, frame):
         outputs = three_frames[frame]
-        assert_close(outputs.query_logits[:, 0].numpy(), golden("tiny")[f"f{frame}.cls"], "logits")
-        assert_close(outputs.query_boxes[:, 0].numpy(), golden("tiny")[f"f{frame}.box"], "boxes")
+        assert_close(outputs["query_logits"][0].numpy(), golden("tiny")[f"f{frame}.cls"], "logits")
+        assert_close(outputs["query_boxes"][0].numpy(), golden("tiny")[f"f{frame}.box"], "boxes")
 
     def test_decoded_boxes(self, three_frames, frame):
         arrays, found = golden("tiny"), shrunk_detector().decode(three_frames[frame])[0]
@@ -82,11 +80,11 @@ class TestThreeFrames:
 
 
 @pytest.mark.parametrize("frame", [1, 2])
-@pytest.mark.parametrize("changed", ["rotation", "shift", "can_bus", "prev_bev"])
+@pytest.mark.parametrize("changed", ["rotation", "shift", "can_bus", "state"])
 def test_every_temporal_path_matters(three_frames, frame, changed):
     """The golden agreement above would mean little if one of the paths did nothing."""
     inputs = frame_inputs(golden("tiny"), frame)
-    prev_bev = three_frames[frame - 1].bev_feats
+    state = three_frames[frame - 1]["bev_feats"]
     if changed == "rotation":
         inputs["can_bus"][:, -1] += 40
     elif changed == "shift":
@@ -94,10 +92,10 @@ def test_every_temporal_path_matters(three_frames, frame, changed):
     elif changed == "can_bus":
         inputs["can_bus"][:, 7:16] += 1
     else:
-        prev_bev = None
+        state = None
     with torch.inference_mode():
-        bev = shrunk_detector().encode(**inputs, prev_bev=prev_bev).bev_feats
-    assert (bev - three_frames[frame].bev_feats).abs().max() > 1e-2
+        outputs, _ = shrunk_detector().encode(inputs, state)
+    assert (outputs["bev_feats"] - three_frames[frame]["bev_feats"]).abs().max() > 1e-2
 
 
 class TestLosses:
@@ -108,9 +106,9 @@ class TestLosses:
         boxes = torch.from_numpy(self.arrays["gt_boxes"])
         return GroundTruth(boxes, torch.from_numpy(self.arrays["gt_labels"]))
 
-    def outputs(self) -> DetectorOutputs:
+    def outputs(self) -> Outputs:
         with torch.inference_mode():
-            return shrunk_detector(100).encode(**frame_inputs(self.arrays, 0))
+            return shrunk_detector(100).encode(frame_inputs(self.arrays, 0))[0]
 
     def test_boxes_in_official_terms(self):
         ours, official = to_legacy(self.ground_truth.boxes).numpy(), self.arrays["gt_official"]
@@ -132,14 +130,11 @@ class TestLosses:
     def test_losses(self, source):
         detector, outputs = shrunk_detector(100), self.outputs()
         if source == "official predictions":
-            outputs = replace(
-                outputs,
-                query_logits=torch.from_numpy(self.arrays["f0.cls"])[:, None],
-                query_boxes=torch.from_numpy(self.arrays["f0.box"])[:, None],
-            )
-        losses = detector.criterion(
-            outputs, [self.ground_truth], detector.pts_bbox_head.code_weights.detach()
-        )
+            outputs = {
+                "query_logits": torch.from_numpy(self.arrays["f0.cls"])[None],
+                "query_boxes": torch.from_numpy(self.arrays["f0.box"])[None],
+            }
+        losses = detector.detection_loss(outputs, [self.ground_truth])
         expected = {
             key.removeprefix("loss."): float(value)
             for key, value in self.arrays.items()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from bevformer_cases import shrunk_detector
 from golden.formula import state_dict
 from torch import Tensor
 
 from camera3d.detectors.bevformer.builder import build_bevformer_head
 from camera3d.detectors.bevformer.head import BEVFormerHead
-from camera3d.detectors.bevformer.start import HeadScale, StartUnfit, start_weights
+from camera3d.detectors.bevformer.start import HeadScale, start_weights
+from camera3d.detectors.protocol import TeacherHead
+from camera3d.errors import StartUnfit
 
 RANGE = (-51.2, -40.0, -5.0, 51.2, 40.0, 3.0)
 SIZE_M = torch.tensor([102.4, 80.0])
@@ -162,14 +167,52 @@ def test_what_must_fit_and_does_not(kind, changes, says):
     assert says in str(caught.value)
 
 
-def test_other_metres_and_missing_weights_are_refused():
+def test_missing_weights_are_refused():
     teacher, student = keyed(head(TEACHER.bev_hw)), keyed(head((10, 8)))
-    shared = {"teacher_scale": TEACHER, "num_heads": HEADS}
-    other = HeadScale(bev_hw=(10, 8), point_cloud_range=(-1.0, *RANGE[1:]), pv_cell_pixels=(8.0, 16.0))
-    with pytest.raises(StartUnfit, match="point_cloud_range"):
-        start_weights("head", teacher, student, student_scale=other, **shared)
+    shared = {"teacher_scale": TEACHER, "student_scale": scale((10, 8)), "num_heads": HEADS}
     del teacher["pts_bbox_head.bev_embedding.weight"]
     with pytest.raises(StartUnfit, match=r"bev_embedding\.weight: not among the stored weights; dump again"):
-        start_weights("head_and_encoder", teacher, student, student_scale=scale((10, 8)), **shared)
-    assert start_weights("head", teacher, student, student_scale=scale((10, 8)), **shared)
-    assert start_weights("none", teacher, student, student_scale=other, **shared) == {}
+        start_weights("head_and_encoder", teacher, student, **shared)
+    assert start_weights("head", teacher, student, **shared)
+
+
+class TestDetector:
+    """What a detector makes of a teacher's outputs: the scales, and whether they speak of the same metres."""
+
+    @staticmethod
+    def teacher(**bev: object) -> TeacherHead:
+        """The shrunk detector's own head, said to have a BEV map with these changes."""
+        specs = shrunk_detector().output_specs((96, 160))
+        changed = tuple(replace(spec, **bev) if spec.name == "bev_feats" else spec for spec in specs)
+        return TeacherHead(weights=shrunk_detector().head_weights(), specs=changed, image_scale=1.0)
+
+    def test_cells_of_the_bev_map(self):
+        """A teacher with three times the cells along y and twice along x: offsets of fewer cells here."""
+        teacher = self.teacher(shape=(256, 36, 24))
+        got = shrunk_detector().start_from("head", teacher, image_scale=1.0)
+        key = "pts_bbox_head.transformer.decoder.layers.1.attentions.1.sampling_offsets.bias"
+        ours, theirs = got[key].view(-1, 2), teacher.weights[key].view(-1, 2)
+        torch.testing.assert_close(ours, theirs * torch.tensor([1 / 2, 1 / 3]))
+
+    def test_scale_of_the_images(self):
+        """A student that sees its cameras at half the size: a cell covers twice the camera pixels."""
+        teacher = self.teacher()
+        got = shrunk_detector().start_from("head_and_encoder", teacher, image_scale=0.5)
+        layer = "pts_bbox_head.transformer.encoder.layers.0.attentions"
+        for key, ratio in (
+            (f"{layer}.1.deformable_attention.sampling_offsets.bias", 0.5),
+            (f"{layer}.0.sampling_offsets.bias", 1.0),
+        ):
+            torch.testing.assert_close(got[key], teacher.weights[key] * ratio)
+
+    def test_other_metres_are_refused(self):
+        teacher = self.teacher()
+        specs = [
+            replace(spec, extent_m=(-1.0, *spec.extent_m[1:])) if spec.extent_m else spec
+            for spec in teacher.specs
+        ]
+        other = replace(teacher, specs=tuple(specs))
+        for kind in ("released", "head", "head_and_encoder"):
+            with pytest.raises(StartUnfit, match="point_cloud_range"):
+                shrunk_detector().start_from(kind, other, image_scale=1.0)
+        assert shrunk_detector().start_from("none", other, image_scale=1.0) == {}

@@ -276,6 +276,6 @@ def test_every_error_belongs_to_one_tree():
     from camera3d import errors
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(kinds) == 9
+    assert {errors.StartUnfit, errors.OutputsNotFinite, errors.ImagesBroken} < set(kinds)
     assert all(issubclass(kind, Camera3DError) for kind in kinds)
     assert errors.shown(map(str, np.arange(12))).endswith("  9\n  ... and 2 more")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 import torch
 from detector_cases import ROOT, data_sample, stacked, trainable_copy
@@ -11,23 +9,14 @@ from detr3d_cases import frame_inputs, golden, ground_truth, shrunk_config, shru
 from mmengine.config import Config
 from torch import Tensor
 
-from camera3d.detectors import build_detector
+from camera3d.detectors import Outputs, build_detector
 from camera3d.detectors.detr3d.attention import ImageTable
-from camera3d.detectors.detr3d.outputs import DETR3DOutputs
 from camera3d.detectors.detr3d.projection import project
 from camera3d.errors import ShapeMismatch
 
 # Batched matrix products sum in another order than single ones.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 RANGE = (-64.0, -64.0, -8.0, 64.0, 64.0, 8.0)  # of the made-up camera below: exact in binary
-
-
-def arrays_of(outputs: DETR3DOutputs, row: int) -> dict[str, Tensor]:
-    """Everything that belongs to one sample."""
-    arrays = {f"pv_feats_{level}": feats[row] for level, feats in enumerate(outputs.pv_feats)}
-    arrays |= {f"reads.{name}": value[:, row] for name, value in outputs.reads._asdict().items()}
-    rest = [field.name for field in fields(outputs) if field.name not in ("pv_feats", "reads")]
-    return arrays | {name: getattr(outputs, name)[:, row] for name in rest}
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +26,27 @@ def frames() -> list[dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def singles(frames) -> list[DETR3DOutputs]:
+def singles(frames) -> list[Outputs]:
     with torch.inference_mode():
-        return [shrunk_detector().encode(**frame) for frame in frames]
+        return [shrunk_detector().encode(frame)[0] for frame in frames]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "swapped"])
 def test_batch_of_two_equals_two_of_one(frames, singles, order):
     with torch.inference_mode():
-        batch = shrunk_detector().encode(**stacked(*(frames[i] for i in order)))
+        batch, _ = shrunk_detector().encode(stacked(*(frames[i] for i in order)))
     for row, i in enumerate(order):
-        expected = arrays_of(singles[i], 0)
-        for name, value in arrays_of(batch, row).items():
-            torch.testing.assert_close(value, expected[name], msg=lambda m, n=name: f"{n}: {m}", **TOLERANCE)
+        for name, values in batch.items():
+            expected = singles[i][name][0]
+            torch.testing.assert_close(values[row], expected, msg=lambda m, n=name: f"{n}: {m}", **TOLERANCE)
 
 
 def test_same_input_same_bytes_and_inputs_untouched(frames, singles):
     before = {name: value.clone() for name, value in frames[0].items()}
     with torch.inference_mode():
-        again = shrunk_detector().encode(**frames[0])
-    for name, value in arrays_of(again, 0).items():
-        assert torch.equal(value, arrays_of(singles[0], 0)[name]), name
+        again, _ = shrunk_detector().encode(frames[0])
+    for name, value in again.items():
+        assert torch.equal(value, singles[0][name]), name
     for name, value in frames[0].items():
         assert torch.equal(value, before[name]), name
 
@@ -66,28 +55,28 @@ def test_other_cameras_than_configured(frames):
     """A squeezed batch and a missing camera, both named in one message."""
     images, lidar2img = frames[0]["images"], frames[0]["lidar2img"]
     with pytest.raises(ShapeMismatch) as caught:
-        shrunk_detector().encode(images[0], lidar2img[:, :5])
+        shrunk_detector().encode({"images": images[0], "lidar2img": lidar2img[:, :5]})
     assert "images: expected (B, 6, 3, H, W), got (6, 3, 96, 160)" in str(caught.value)
     assert "got (1, 5, 4, 4)" in str(caught.value)
 
 
 class TestSight:
     def test_query_that_no_camera_sees_reads_zero(self, singles):
-        reads = singles[0].reads
-        seen = reads.visible.any(-1)
+        visible, focal_feats = singles[0]["image_visible"], singles[0]["focal_feats"]
+        seen = visible.any(-1)
         assert not seen.all()
-        assert not reads.focal_feats[~seen].any()
-        assert reads.focal_feats[seen].abs().sum(-1).gt(0).all()
-        assert not reads.points[~reads.visible].any()
+        assert not focal_feats[~seen].any()
+        assert focal_feats[seen].abs().sum(-1).gt(0).all()
+        assert not singles[0]["image_points"][~visible].any()
 
     def test_no_camera_sees_anything(self, frames):
         blind = {**frames[0], "lidar2img": torch.zeros_like(frames[0]["lidar2img"])}
-        outputs = shrunk_detector().encode(**blind)
-        assert not outputs.reads.visible.any()
-        assert not outputs.reads.focal_feats.any()
-        assert outputs.query_boxes.isfinite().all()
+        outputs, _ = shrunk_detector().encode(blind)
+        assert not outputs["image_visible"].any()
+        assert not outputs["focal_feats"].any()
+        assert outputs["query_boxes"].isfinite().all()
         (gradient,) = torch.autograd.grad(
-            outputs.query_logits.sum(), [shrunk_detector().pts_bbox_head.query_embedding.weight]
+            outputs["query_logits"].sum(), [shrunk_detector().pts_bbox_head.query_embedding.weight]
         )
         assert gradient.isfinite().all()
 
@@ -96,17 +85,18 @@ class TestSight:
         """Numbers that would spoil every sum they take part in, even one with weight zero."""
         head, lidar2img = shrunk_detector().pts_bbox_head, frames[0]["lidar2img"].clone()
         lidar2img[:, 2] = 0
-        spoilt = [feats.clone() for feats in singles[0].pv_feats]
+        spoilt = [singles[0][f"pv_feats_{level}"].clone() for level in range(4)]
         for feats in spoilt:
             feats[:, 2] = float("nan")
         outputs = head(spoilt, lidar2img=lidar2img, image_hw=(96, 160))
-        assert outputs.query_logits.isfinite().all()
-        assert outputs.reads.focal_feats.any()
+        assert outputs["query_logits"].isfinite().all()
+        assert outputs["focal_feats"].any()
 
     def test_read_and_its_gradient_are_grid_samples(self, frames, singles):
         """The same sums written out: every query in every camera, weighted, hidden by the mask."""
-        reads, generator = singles[0].reads, torch.Generator().manual_seed(0)
-        points, visible = reads.points[0].clone(), reads.visible[0].clone()
+        generator = torch.Generator().manual_seed(0)
+        # Of the first layer.
+        points, visible = (singles[0][name][:, 0].clone() for name in ("image_points", "image_visible"))
         maps = [
             torch.randn(1, 6, 8, h, w, generator=generator, dtype=torch.float64).requires_grad_()
             for h, w in ((12, 20), (3, 5), (1, 2))
@@ -162,6 +152,10 @@ def test_projection(point):
         assert not points.any()
 
 
+def queue_of_one(frame: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values[:, None] for name, values in frame.items()}
+
+
 @pytest.fixture
 def trainable() -> torch.nn.Module:
     return trainable_copy(shrunk_detector(100))
@@ -170,7 +164,7 @@ def trainable() -> torch.nn.Module:
 class TestTraining:
     truth = property(lambda self: ground_truth())
     empty = property(lambda self: data_sample(torch.zeros(0, 9), torch.zeros(0, dtype=torch.long)))
-    inputs = property(lambda self: frame_inputs(golden("losses"), "f0"))
+    inputs = property(lambda self: queue_of_one(frame_inputs(golden("losses"), "f0")))
 
     def test_gradient_reaches_all_that_trains(self, trainable):
         statistics = {name: b.clone() for name, b in trainable.named_buffers() if "running" in name}
@@ -212,7 +206,7 @@ class TestTraining:
 
     @torch.inference_mode()
     def test_predict_fills_data_samples(self, singles):
-        inputs = frame_inputs(golden("tiny"), "f0")
+        inputs = queue_of_one(frame_inputs(golden("tiny"), "f0"))
         (sample,) = shrunk_detector().predict(inputs, [self.empty])
         assert sample.pred_instances_3d.labels_3d.tolist() == golden("tiny")["f0.det_labels"].tolist()
         bottom = torch.from_numpy(golden("tiny")["f0.det_boxes"][:, 2])
@@ -237,6 +231,7 @@ def test_student_runs():
     detector = build_detector(config)
     assert not [key for key in detector.state_dict() if "conv_offset" in key]
     with torch.inference_mode():
-        outputs = detector.encode(**frame_inputs(golden("tiny"), "f0"))
-    assert [feats.shape[-2:] for feats in outputs.pv_feats] == [(12, 20), (6, 10), (3, 5), (2, 3)]
-    assert outputs.query_logits.shape == (6, 1, 20, 10)
+        outputs, _ = detector.encode(frame_inputs(golden("tiny"), "f0"))
+    maps = [feats.shape[-2:] for name, feats in outputs.items() if name.startswith("pv_feats")]
+    assert maps == [(12, 20), (6, 10), (3, 5), (2, 3)]
+    assert outputs["query_logits"].shape == (1, 6, 20, 10)

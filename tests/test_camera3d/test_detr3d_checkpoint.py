@@ -114,7 +114,7 @@ def test_converted_weights_speak_of_the_same_boxes():
     """Read in mmdet3d 1.x terms, the branches of converted weights give the boxes that ours give."""
     ours, theirs = shrunk_detector(), copy.deepcopy(shrunk_detector())
     theirs.load_state_dict(converted())
-    feats = ours.encode(**frame_inputs(golden("tiny"), "f0")).query_feats[-1]
+    feats = ours.encode(frame_inputs(golden("tiny"), "f0"))[0]["query_feats"][:, -1]
     expected = decode_official(ours.pts_bbox_head.reg_branches[-1](feats))
     x, y, log_l, log_w, z, log_h, sin, cos, vx, vy = theirs.pts_bbox_head.reg_branches[-1](feats).unbind(-1)
     yaw = torch.atan2(sin, cos)

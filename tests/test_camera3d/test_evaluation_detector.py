@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation_cases import PIPELINE, VERSION, SeesTheTruth, write_ten_classes
+from evaluation_cases import OBJECTS, PIPELINE, VERSION, SeesTheTruth, write_ten_classes
 
 from camera3d.data import build_index
 from camera3d.data.scene_shares import scenes_of_part
-from camera3d.errors import ConfigInvalid, ImagesBroken
+from camera3d.errors import ConfigInvalid, ImagesBroken, OutputsNotFinite
 from camera3d.evaluation import Metrics, evaluate_detector, predict_split
 from camera3d.evaluation.errors import ResultsIncomplete, ResultsInvalid
 
@@ -81,13 +81,32 @@ def test_half_precision_is_decoded_in_full(index, dataroot):
     class Half(SeesTheTruth):
         def encode(self, *args):
             assert torch.is_autocast_enabled("cpu")
-            outputs = super().encode(*args)
-            for name in ("query_logits", "query_boxes"):
-                object.__setattr__(outputs, name, getattr(outputs, name).bfloat16())
-            return outputs
+            outputs, state = super().encode(*args)
+            return {name: values.bfloat16() for name, values in outputs.items()}, state
+
+        def decode(self, outputs):
+            (found,) = super().decode(outputs)
+            assert found.boxes.dtype == found.scores.dtype == torch.float32
+            return [found]
 
     metrics = evaluate(Half(index), index, dataroot, autocast_dtype=torch.bfloat16)
     assert 0.9 < metrics.nds < 0.9999
+
+
+def test_predictions_that_are_not_finite_are_refused(index, dataroot):
+    class Diverged(SeesTheTruth):
+        def encode(self, *args):
+            outputs, state = super().encode(*args)
+            if len(self.seen) == 2:
+                outputs["query_logits"][..., :3] = float("nan")
+            return outputs, state
+
+    detector, second = Diverged(index), index[1].sample_token
+    count = len(OBJECTS)
+    says = f"sample {second}: {3 * count} of the {10 * count} numbers of query_logits that were predicted"
+    with pytest.raises(OutputsNotFinite, match=says):
+        evaluate(detector, index, dataroot)
+    assert len(detector.seen) == 2
 
 
 def test_index_of_another_split_is_refused(index, dataroot):

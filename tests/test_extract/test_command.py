@@ -20,9 +20,16 @@ from camera3d.data import ImagePipeline, StreamingFrames, build_index
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
 from extract.dump_teacher import main
-from extract.store_spec import FLOAT32_ARRAYS
 
 ROOT = Path(__file__).parents[2]
+# Metres and positions in single precision, what the frame says as it is; all else in half precision.
+DETECTIONS = ("detection_boxes", "detection_scores", "detection_labels")
+SINGLE = ("query_boxes", "reference_points", "sampling_locations", "detection_boxes", "detection_scores")
+DTYPES = dict.fromkeys(SINGLE, "float32") | {
+    "can_bus": "float64",
+    "lidar2img": "float64",
+    "detection_labels": "int16",
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +65,20 @@ def encoded(case) -> dict[str, dict[str, torch.Tensor]]:
     detector = build_detector(config)
     detector.load_state_dict(state_dict(detector))
     torch.set_num_threads(2)
-    arrays, prev_bev = {}, None
+    arrays, state = {}, None
     with torch.inference_mode():
         for item in StreamingFrames(index, ImagePipeline.from_config(config.inputs), case["dataroot"]):
-            outputs = detector.encode(
-                item["images"][None],
-                item["lidar2img"][None],
-                item["can_bus"][None],
-                prev_bev if item["has_prev"] else None,
-            )
-            prev_bev = outputs.bev_feats
-            frame = {"can_bus": item["can_bus"], "lidar2img": item["lidar2img"]}
-            arrays[item["sample_token"]] = outputs.sample_arrays(0) | frame
+            frame = {name: item[name][None] for name in detector.inputs}
+            outputs, state = detector.encode(frame, state if item["has_prev"] else None)
+            (found,) = detector.decode(outputs)
+            arrays[item["sample_token"]] = {
+                **{name: values[0] for name, values in outputs.items()},
+                "can_bus": item["can_bus"],
+                "lidar2img": item["lidar2img"],
+                "detection_boxes": found.boxes,
+                "detection_scores": found.scores,
+                "detection_labels": found.labels,
+            }
     return arrays
 
 
@@ -79,10 +88,9 @@ def test_store_holds_what_encode_returns(dumped, encoded):
         stored = dumped[token]
         assert stored.keys() == expected.keys()
         for name, value in expected.items():
-            dtype = {"can_bus": torch.float64, "lidar2img": torch.float64}.get(
-                name, torch.float32 if name in FLOAT32_ARRAYS else torch.float16
-            )
-            np.testing.assert_array_equal(stored[name], value.to(dtype).numpy(), err_msg=name)
+            wanted = value.numpy().astype(DTYPES.get(name, "float16"))
+            assert stored[name].dtype == wanted.dtype, name
+            np.testing.assert_array_equal(stored[name], wanted, err_msg=name)
 
 
 def test_a_scene_is_a_stream(dumped, encoded):
@@ -135,7 +143,7 @@ def test_summary(case, capsys):
 def test_arrays_subset(case):
     assert run(case, "bev.zarr", "--arrays", "bev", "--scenes", "scene-0553") == 0
     reader = TargetReader(case["folder"] / "bev.zarr")
-    assert {array.name for array in reader.spec.arrays} == {"bev_feats", "can_bus", "lidar2img"}
+    assert {array.name for array in reader.spec.arrays} == {"bev_feats", "can_bus", "lidar2img", *DETECTIONS}
 
 
 def test_untrained_is_marked_and_repeatable(case):

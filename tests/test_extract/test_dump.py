@@ -26,15 +26,17 @@ def test_the_store_holds_what_the_teacher_saw(peace, dataroot):
     reader = TargetReader(peace)
     assert len(reader) == sum(SCENES.values()) == read_seal(peace).n_samples
     detector, _ = load_teacher(DumpOptions(config="", dataroot="", version="", split="", out=""), config)
-    prev_bev = None
+    state = None
     with fixed_numerics(1), torch.inference_mode():
         for item in StreamingFrames(index, ImagePipeline.from_config(config.inputs), dataroot):
-            batch = [torch.as_tensor(item[name])[None] for name in ("images", "lidar2img", "can_bus")]
-            outputs = detector.encode(*batch, prev_bev)
-            prev_bev = outputs.bev_feats
+            outputs, state = detector.encode({name: item[name][None] for name in detector.inputs}, state)
             stored = reader[item["sample_token"]]
-            for name, values in outputs.sample_arrays(0).items():
-                np.testing.assert_array_equal(stored[name], values.numpy().astype(stored[name].dtype))
+            for name, values in outputs.items():
+                np.testing.assert_array_equal(stored[name], values[0].numpy().astype(stored[name].dtype))
+            (found,) = detector.decode(outputs)
+            np.testing.assert_array_equal(stored["detection_boxes"], found.boxes.numpy())
+            np.testing.assert_array_equal(stored["detection_scores"], found.scores.numpy())
+            np.testing.assert_array_equal(stored["detection_labels"], found.labels.numpy())
 
 
 def test_finished_dump_says_so_and_changes_nothing(peace, run_dump, capsys):
@@ -112,18 +114,18 @@ def test_scenes_that_were_not_planned_are_refused(run_dump, tmp_path, capsys):
 
 
 def after_frames(monkeypatch, n_frames, action):
-    """Call `action(token, tensors)` once, when the teacher has seen so many frames."""
-    teacher_outputs = engine.teacher_outputs
+    """Call `action(token, outputs)` once, when the teacher has seen so many frames."""
+    run_scene = engine.run_scene
     seen = []
 
     def watched(*args):
-        for token, tensors, seconds in teacher_outputs(*args):
-            seen.append(token)
+        for item, outputs in run_scene(*args):
+            seen.append(item["sample_token"])
             if len(seen) == n_frames:
-                action(token, tensors)
-            yield token, tensors, seconds
+                action(seen[-1], outputs)
+            yield item, outputs
 
-    monkeypatch.setattr(engine, "teacher_outputs", watched)
+    monkeypatch.setattr(engine, "run_scene", watched)
 
 
 @pytest.mark.parametrize(
@@ -152,13 +154,13 @@ def test_not_finite_names_scene_sample_and_array(run_dump, peace, tmp_path, monk
     store = tmp_path / "teacher.zarr"
 
     def poison(token, tensors):
-        tensors["query_feats"] = tensors["query_feats"] * float("nan")
+        tensors["bev_feats"] = tensors["bev_feats"] * float("nan")
 
     with monkeypatch.context() as patch:
         after_frames(patch, 4, poison)
         assert run_dump(store) == 2
     token = TargetReader(peace).scenes["scene-0002"][1]
-    assert f"NotFinite: scene scene-0002, sample {token}, array query_feats" in capsys.readouterr().err
+    assert f"NotFinite: scene scene-0002, sample {token}, array bev_feats" in capsys.readouterr().err
     assert temporary(store) == []
 
 

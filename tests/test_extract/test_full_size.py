@@ -67,12 +67,12 @@ def test_dump_of_a_real_keyframe(config, bev_shape, dump):
     pipeline = ImagePipeline.from_config(load_config(path).inputs)
     item = StreamingFrames(index, pipeline, DATAROOT)[0]
     with fixed_numerics(None), torch.inference_mode():
-        outputs = detector.encode(item["images"][None], item["lidar2img"][None], item["can_bus"][None])
+        outputs, _ = detector.encode({name: item[name][None] for name in detector.inputs})
     stored = reader[item["sample_token"]]
     assert stored["bev_feats"].shape == bev_shape
     assert stored["pv_feats_0"].shape == (6, 256, 116, 200)
-    for name, value in outputs.sample_arrays(0).items():
-        np.testing.assert_array_equal(stored[name], value.numpy().astype(stored[name].dtype), err_msg=name)
+    for name, value in outputs.items():
+        np.testing.assert_array_equal(stored[name], value[0].numpy().astype(stored[name].dtype), err_msg=name)
 
 
 @pytest.mark.parametrize(("profile", "least_mb", "most_mb"), [("compact", 65.2, 65.4), ("focal", 4.5, 8.0)])

@@ -14,7 +14,7 @@ from cache_schema.storage import S3Path
 def test_dump_into_a_bucket_equals_a_local_dump(run_dump, proxy, url, tmp_path, capsys):
     """Also when requests fail, and when it was stopped and goes on."""
     scenes = ("scene-0001", "scene-0004")
-    options = ("--profile", "focal", "--focal-confidence", "0.018", "--scenes", *scenes)
+    options = ("--profile", "focal", "--focal-min-score", "0.018", "--scenes", *scenes)
     proxy.fault = lambda method, path: (
         "500" if method == "PUT" and path.endswith("scene-0004/manifest.json") else "pass"
     )

@@ -6,23 +6,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dump_cases import TEACHER, contents
+from dump_cases import contents
 from test_dump import after_frames
 
 from cache_schema.inspect_cache import main as inspect
-from cache_schema.layout import is_map
 from cache_schema.profiles import encoder
 from cache_schema.quantise import float_maps
 from cache_schema.reader import TargetReader
-from camera3d.boxes import encode_official
 from camera3d.data import load_or_build_index
-from camera3d.detectors import build_detector
 from extract.focal_areas import FocalAreas, FocalOptions
 from extract.host_copy import quantise_maps
 
 FOCAL = ("--profile", "focal", "--focal-margins", "12.8,0.5")
 # The untrained teacher gives every class a probability of about 0.02: with these it is sure of some queries.
-SURE, UNSURE = ("--focal-confidence", "0.018"), ("--focal-confidence", "0.9")
+SURE, UNSURE = ("--focal-min-score", "0.018"), ("--focal-min-score", "0.9")
 MAPS = ("bev_feats", "pv_feats_0")
 
 
@@ -79,9 +76,9 @@ def test_focal_keeps_what_exact_has(exact, focal):
 
 def test_focal_facts_are_recorded_and_a_part_of_the_fingerprint(focal, run_dump, capsys):
     facts = focal.spec.focal
-    assert (facts.confidence, facts.background_block) == (0.018, 8)
+    assert (facts.min_score, facts.background_block) == (0.018, 8)
     assert (facts.areas["bev_margin_m"], facts.areas["pv_margin_cells"]) == (12.8, 0.5)
-    assert (facts.areas["queries_at_most"], facts.areas["range_m"][3:]) == (300, [51.2, 51.2, 3.0])
+    assert (facts.areas["at_most"], facts.areas["range_m"][3:]) == (300, [51.2, 51.2, 3.0])
     assert run_dump(focal.path, "--profile", "focal", *SURE) == 2
     assert "bev_margin_m" in capsys.readouterr().err
 
@@ -107,14 +104,14 @@ def test_areas_of_one_box():
     assert not chosen.confident.any()
 
 
-def test_a_confident_query_is_an_area_too():
+def test_a_detection_is_an_area_too():
     box = (20.0, 0.0, 0.0, 6.0, 2.0, 2.0, 0.0, 0.0, 0.0)
     from_ground_truth = hand_placed(box=box, logit=-9.0)
-    found = hand_placed(box=None, query_box=box, logit=2.0)
+    found = hand_placed(box=None, detection=box, logit=2.0, score=0.88)
     np.testing.assert_array_equal(found.confident, [False, True, False])
     for name in MAPS:
         np.testing.assert_array_equal(found.areas[name], from_ground_truth.areas[name])
-    nothing = hand_placed(box=None, query_box=box, logit=-9.0)
+    nothing = hand_placed(box=None, detection=box, logit=-9.0, score=0.09)
     assert not any(area.any() for area in nothing.areas.values())
 
 
@@ -123,22 +120,15 @@ def test_ground_truth_out_of_range_is_left_out():
     assert not any(area.any() for area in chosen.areas.values())
 
 
-def hand_placed(*, box, logit, query_box=(1.0,) * 9):
-    """What is kept of a frame with one box, one camera and three queries, of which one has a logit."""
-    feature_maps = [
-        SimpleNamespace(name="pv_feats_0", shape=(1, 4, 2, 3), stride=32),
-        SimpleNamespace(name="bev_feats", shape=(4, 8, 8), stride=None),
-    ]
+def hand_placed(*, box, logit, detection=(1.0,) * 9, score=0.0):
+    """What is kept of a frame with one box, one camera, one detection and three queries, one with a logit."""
+    range_m = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     arrays = [
-        SimpleNamespace(name=name, dimension_names=names)
-        for name, names in (("bev_feats", ()), ("pv_feats_0", ()), ("query_logits", ("layer", "query")))
+        SimpleNamespace(name="pv_feats_0", role="image_map", shape=(1, 4, 2, 3), stride=32),
+        SimpleNamespace(name="bev_feats", role="bev_map", shape=(4, 8, 8), extent_m=range_m),
+        SimpleNamespace(name="query_logits", role="query", shape=(2, 3, 10)),
     ]
-    areas = FocalAreas(
-        FocalOptions(bev_margin_m=6.4, pv_margin_cells=0.5),
-        feature_maps=feature_maps,
-        arrays=arrays,
-        point_cloud_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
-    )
+    areas = FocalAreas(FocalOptions(bev_margin_m=6.4, pv_margin_cells=0.5), arrays=arrays, range_m=range_m)
     logits = torch.full((2, 3, 10), -9.0)
     logits[-1, 1, 4] = logit
     frame = SimpleNamespace(
@@ -147,7 +137,8 @@ def hand_placed(*, box, logit, query_box=(1.0,) * 9):
     camera = np.array([[48.0, -150, 0, 0], [32, 0, -150, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
     tensors = {
         "query_logits": logits,
-        "query_boxes": encode_official(torch.tensor(query_box)).expand(2, 3, 10),
+        "detection_boxes": torch.tensor([detection]),
+        "detection_scores": torch.tensor([score]),
         "lidar2img": torch.from_numpy(camera)[None],
     }
     return areas.kept(frame, tensors)
@@ -222,13 +213,13 @@ def test_array_subsets(group, focal, run_dump, tmp_path):
 POISONED = {
     "a map, compact": ("compact", "bev_feats", ()),
     "a map, focal": ("focal", "bev_feats", ()),
-    "queries, focal": ("focal", "query_boxes", ()),
-    "queries that are not stored, focal": ("focal", "query_logits", ("--arrays", "pv")),
+    "queries": ("focal", "query_boxes", ()),
+    "queries that are not stored": ("focal", "query_logits", ("--arrays", "pv")),
 }
 
 
 @pytest.mark.parametrize("case", POISONED)
-def test_not_finite_names_scene_sample_and_array(case, exact, run_dump, tmp_path, monkeypatch, capsys):
+def test_not_finite_names_sample_and_array(case, exact, run_dump, tmp_path, monkeypatch, capsys):
     profile, name, options = POISONED[case]
 
     def poison(token, tensors):
@@ -237,7 +228,11 @@ def test_not_finite_names_scene_sample_and_array(case, exact, run_dump, tmp_path
     after_frames(monkeypatch, 4, poison)
     assert run_dump(tmp_path / "teacher.zarr", "--profile", profile, *options) == 2
     token = exact.scenes["scene-0002"][1]
-    assert f"NotFinite: scene scene-0002, sample {token}, array {name}" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    if name in MAPS:
+        assert f"NotFinite: scene scene-0002, sample {token}, array {name}" in err
+    else:
+        assert re.search(rf"OutputsNotFinite: sample {token}: (\d+) of the \1 numbers of {name} that", err)
 
 
 def test_maps_are_quantised_on_a_gpu_as_the_writer_does(exact, compact):
@@ -254,7 +249,7 @@ def test_maps_are_quantised_on_a_gpu_as_the_writer_does(exact, compact):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_reaches_the_scale(bad, compact):
-    arrays = [array for array in compact.spec.arrays if is_map(array)]
+    arrays = [array for array in compact.spec.arrays if array.is_map]
     tensors = {array.name: torch.ones(array.shape, dtype=torch.float16) for array in arrays}
     tensors["bev_feats"][2, 1, 1] = bad
     quantised = quantise_maps(tensors, arrays)
@@ -277,11 +272,6 @@ def test_bad_options(option, run_dump, tmp_path, capsys):
     assert option[0].partition("=")[0] in capsys.readouterr().err
 
 
-def test_bad_confidence(run_dump, tmp_path, capsys):
-    assert run_dump(tmp_path / "teacher.zarr", "--profile", "focal", "--focal-confidence", "2") == 2
-    assert "confidence" in capsys.readouterr().err
-
-
-def test_detector_has_what_the_areas_need():
-    maps = build_detector(TEACHER).feature_maps((64, 96))
-    assert {m.name: m.stride for m in maps if m.name in MAPS} == {"pv_feats_0": 32, "bev_feats": None}
+def test_bad_min_score(run_dump, tmp_path, capsys):
+    assert run_dump(tmp_path / "teacher.zarr", "--profile", "focal", "--focal-min-score", "2") == 2
+    assert "min_score" in capsys.readouterr().err

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from mmengine.config import Config
-from train_cases import FRAMES, ROOT, SCENES, TERMS, VERSION, prepare
+from train_cases import FRAMES, SCENES, TERMS, VERSION, prepare
 
 from cache_schema.errors import CacheError, FingerprintMismatch, StoreNotFound
 from cache_schema.reader import TargetReader
-from camera3d.detectors.builder import build_staged_detector
 from camera3d.errors import CheckpointMismatch, ConfigInvalid, SplitMismatch
 from train.distillers.areas import AreaOptions
 from train.engine.options import parsed_options
-from train.engine.run import distill, train_detector
+from train.engine.run import distill
 from train.targets import TargetsUnfit, check_areas
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -142,13 +141,28 @@ CASES = [
     Case(
         "other queries",
         TargetsUnfit,
-        ("query term", "(2, 10, 10)", "init_from_teacher='none'"),
+        ("query term", "(2, 10, 10)"),
         {"model.pts_bbox_head.num_queries": 10},
+    ),
+    Case(
+        "a head of other queries",
+        TargetsUnfit,
+        ("query_embedding.weight: (10, 32)", "init_from_teacher='none'"),
+        {"model.pts_bbox_head.num_queries": 10, "distiller.terms": {"_delete_": True, "pv_divergence": {}}},
+    ),
+    Case(
+        "another range of the queries",
+        TargetsUnfit,
+        ("point_cloud_range: the student's", "-40.0", "the head cannot start"),
+        {
+            "model.point_cloud_range": (-40.0, -40.0, -5.0, 40.0, 40.0, 3.0),
+            "distiller.terms": {"_delete_": True},
+        },
     ),
     Case(
         "everything at once",
         TargetsUnfit,
-        ("image level 2", "BEV maps: the student's covers", "cannot be lifted", "query term", "the head"),
+        ("image level 2", "BEV maps: the student's covers", "cannot be lifted", "query term"),
         {
             "inputs.scale": 0.4,
             "model.point_cloud_range": (-40.0, -40.0, -5.0, 40.0, 40.0, 3.0),
@@ -216,12 +230,14 @@ def test_a_store_that_lacks_what_a_term_reads(workshop, arrays, term, group):
 
 def test_without_queries_in_the_store_every_reader_of_them_is_named(workshop):
     said = failure(workshop, TargetsUnfit, cache=str(workshop.store("exact", ("bev",))))
-    for term in ("pv_divergence", "pv_generation", "bev_generation", "focal", "query"):
+    for term in ("pv_divergence", "pv_generation", "focal", "query"):
         assert f"  {term} needs" in said
-    assert "bev_heatmap needs" not in said
+    # Areas come from the detections, which every store has.
+    for term in ("bev_heatmap", "bev_generation"):
+        assert f"{term} needs" not in said
 
 
-def test_areas_of_the_ground_truth_alone_need_no_queries(workshop):
+def test_areas_of_the_ground_truth_alone_read_no_detections(workshop):
     distiller = {
         "terms": {"bev_generation": {}},
         "areas": {"queries": False},
@@ -319,11 +335,3 @@ def test_a_precision_that_cannot_be(workshop, tmp_path, amp, says):
         pytest.skip("there is a GPU, which can")
     with pytest.raises(ConfigInvalid, match=says):
         distill(workshop.options(workshop.student_config(), tmp_path, cfg_options={"amp": amp}))
-
-
-def test_a_detector_that_no_stage_can_run_is_refused_in_a_sentence(workshop, tmp_path):
-    config = ROOT / "configs/student/detr3d_r50.py"
-    with pytest.raises(ConfigInvalid, match="DETR3D can be built, run and tested, but not yet"):
-        train_detector(workshop.options(config, tmp_path))
-    with pytest.raises(ConfigInvalid, match="Take a config of BEVFormer"):
-        build_staged_detector(config)

@@ -26,7 +26,7 @@ def refused(workshop, terms, profile="exact", **areas) -> str:
 @pytest.mark.parametrize("profile", ["exact", "focal"])
 def test_no_confident_query_is_refused_with_the_figure(workshop, profile):
     reader = TargetReader(workshop.store(profile))
-    best = max(best_scores(reader, reader.sample_tokens, at_most=300))
+    best = max(best_scores(reader, reader.sample_tokens))
     said = refused(workshop, {"focal": {}, "bev_heatmap": {}, "bev_generation": {}}, profile)
     assert "areas.min_score 0.9" in said
     assert f"the best score is {best:.3g} in {FRAMES} samples" in said
@@ -44,14 +44,13 @@ def test_terms_that_do_not_ask_are_left_alone(workshop):
 
 @pytest.fixture
 def rare(workshop, monkeypatch):
-    """A store of 600 samples, two of which have a confident query."""
+    """A store of 600 samples, two of which have a detection that is sure."""
     reader = TargetReader(workshop.store("exact"))
-    stored = reader.read(reader.sample_tokens[0], ("query_logits",))["query_logits"]
     asked = []
 
     def read(token, names):
         asked.append(token)
-        return {"query_logits": np.full_like(stored, 3.0 if token in ("0", "301") else -9.0)}
+        return {"detection_scores": np.array([0.95] if token in ("0", "301") else [], np.float32)}
 
     monkeypatch.setattr(reader, "read", read)
     return reader, asked
@@ -62,12 +61,12 @@ def test_few_confident_samples_are_a_warning(rare, monkeypatch):
     said = []
     monkeypatch.setattr(confidence, "print_log", lambda text, *_, level: said.append((level, text)))
     tokens = [str(number) for number in range(600)]
-    check_confidence(reader, tokens, ("focal",), min_score=0.1, at_most=300)
+    check_confidence(reader, tokens, ("focal",), min_score=0.1)
     ((level, text),) = said
     assert level == logging.WARNING
-    assert "only 2 of 512 samples have a query that reaches areas.min_score 0.1" in text
+    assert "only 2 of 512 samples have a detection that reaches areas.min_score 0.1" in text
     assert len(asked) == 64 + 512
-    check_confidence(reader, ["0"] * 9, ("focal",), min_score=0.1, at_most=300)
+    check_confidence(reader, ["0"] * 9, ("focal",), min_score=0.1)
     assert len(said) == 1
     assert len(asked) == 64 + 512 + 9, "a store that is confident is not looked at twice"
 
@@ -75,8 +74,8 @@ def test_few_confident_samples_are_a_warning(rare, monkeypatch):
 def test_the_way_down_keeps_to_what_the_store_kept(workshop):
     whole, focal = (TargetReader(workshop.store(profile)).spec for profile in ("exact", "focal"))
     assert way_down(whole, 0.046).endswith("areas.min_score=0.02")
-    assert way_down(focal, 0.12).endswith(f"areas.min_score={focal.focal.confidence:g}")
-    assert "--focal-confidence" in way_down(focal, 0.0)
+    assert way_down(focal, 0.12).endswith(f"areas.min_score={focal.focal.min_score:g}")
+    assert "--focal-min-score" in way_down(focal, 0.0)
 
 
 def test_samples_are_spread():

@@ -231,10 +231,10 @@ def test_which_bev_map_a_term_reads(workshop, term, bev_map):
     got = prepare(workshop.options(workshop.student_config("placed", distiller=distiller)))
     model, batch = got.model.train(), got.batch(workshop.dataroot)
     assert (model.bev_generator is not None) == (bev_map == "generated")
-    outputs = model.student.encode_queue(batch["inputs"])
+    outputs = model.student.training_outputs(batch["inputs"])
     targets = model.source.targets(batch["inputs"], batch["data_samples"], batch["extras"])
     losses = model.distillation_losses(outputs, targets, batch["inputs"], batch["data_samples"])
-    (grad,) = torch.autograd.grad(losses[f"loss_{term}"], outputs.bev_feats)
+    (grad,) = torch.autograd.grad(losses[f"loss_{term}"], outputs["bev_feats"])
     # An area as large as the map and a mask that hides all of it leave nothing to a generated map.
     assert grad.any() == (bev_map == "raw")
 
@@ -254,9 +254,12 @@ def test_every_weight_of_the_demo_detectors_learns(name):
     config = load_config(ROOT / f"configs/demo/{name}.py")
     detector = build_detector(config).train()
     height, width = config.inputs.pad_hw
-    outputs = detector.encode(
-        torch.randn(1, 6, 3, height, width), torch.eye(4).expand(1, 6, 4, 4) * 1.0, torch.zeros(1, 18)
-    )
-    sum(values.sum() for values in (outputs.query_logits, outputs.query_boxes)).backward()
+    frame = {
+        "images": torch.randn(1, 6, 3, height, width),
+        "lidar2img": torch.eye(4).expand(1, 6, 4, 4) * 1.0,
+        "can_bus": torch.zeros(1, 18),
+    }
+    outputs, _ = detector.encode(frame)
+    sum(outputs[name].sum() for name in ("query_logits", "query_boxes")).backward()
     idle = [n for n, weight in detector.named_parameters() if weight.requires_grad and weight.grad is None]
     assert not idle, "torchrun refuses weights without a gradient"

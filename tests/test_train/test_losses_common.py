@@ -18,6 +18,7 @@ from train.losses import (
     ChannelWiseDivergence,
     FocalSampling,
     HeatmapL2,
+    ImageFocalSampling,
     MaskedGeneration,
     MaskedGenerator,
     QueryAlignment,
@@ -25,6 +26,17 @@ from train.losses import (
 )
 
 L, Q, M, P, C, K = 2, 5, 2, 3, 4, 3
+
+
+class OnTwoLevels(nn.Module):
+    """Takes the maps of two levels one by one, as all cases hand tensors over."""
+
+    def __init__(self, term: nn.Module) -> None:
+        super().__init__()
+        self.term = term
+
+    def forward(self, fine, coarse, *reads):
+        return self.term([fine, coarse], *reads)
 
 
 @dataclass(frozen=True)
@@ -115,27 +127,43 @@ CASES = [
         lambda: FocalSampling(value_projections=linears()),
         lambda B, rng: [
             randn(rng, B, C, 6, 7),
-            rand(rng, L, B, Q, M, 1, P, 2) * 1.2 - 0.1,  # some points lie outside the map
-            rand(rng, L, B, Q, M, 1, P),
-            randn(rng, L, B, Q, C),
+            rand(rng, B, L, Q, M, 1, P, 2) * 1.2 - 0.1,  # some points lie outside the map
+            rand(rng, B, L, Q, M, 1, P),
+            randn(rng, B, L, Q, C),
             rand(rng, B, Q) * area(rng, B, Q),
         ],
         students=1,
-        batch_dims=(0, 1, 1, 1, 0),
+        batch_dims=(0, 0, 0, 0, 0),
         gate=4,
+    ),
+    Case(
+        "focal sampling of images",
+        lambda: OnTwoLevels(ImageFocalSampling()),
+        lambda B, rng: [
+            randn(rng, B, 2, C, 6, 7),
+            randn(rng, B, 2, C, 3, 4),
+            rand(rng, B, L, Q, 2, 2) * 1.2 - 0.1,  # some points lie outside the image
+            (rand(rng, B, L, Q, 2) > 0.3).float(),
+            rand(rng, B, L, Q, 2, 2),
+            randn(rng, B, L, Q, C),
+            rand(rng, B, Q) * area(rng, B, Q),
+        ],
+        students=2,
+        batch_dims=(0, 0, 0, 0, 0, 0, 0),
+        gate=6,
     ),
     Case(
         "query alignment",
         lambda: QueryAlignment(),
         lambda B, rng: [
-            randn(rng, L, B, Q, K),
-            randn(rng, L, B, Q, 10),
-            randn(rng, L, B, Q, K),
-            randn(rng, L, B, Q, 10),
+            randn(rng, B, L, Q, K),
+            randn(rng, B, L, Q, 10),
+            randn(rng, B, L, Q, K),
+            randn(rng, B, L, Q, 10),
             rand(rng, B, Q) * area(rng, B, Q),
         ],
         students=2,
-        batch_dims=(1, 1, 1, 1, 0),
+        batch_dims=(0, 0, 0, 0, 0),
         gate=4,
     ),
 ]

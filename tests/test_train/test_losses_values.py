@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 
+import detr3d_cases
 import pytest
 import torch
 from torch import nn
 
 from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
-from train.losses import AreaL2, FocalSampling, MaskedGeneration, MaskedGenerator, QueryAlignment
+from train.losses import (
+    AreaL2,
+    FocalSampling,
+    ImageFocalSampling,
+    MaskedGeneration,
+    MaskedGenerator,
+    QueryAlignment,
+)
 
 
 def test_area_l2_by_hand():
@@ -146,7 +154,7 @@ def decoder():
     with torch.no_grad():
         for layer in layers:
             traces.append(layer(query, position, bev.flatten(2).transpose(1, 2), reference, (6, 9))[1:])
-    locations, weights, read = (torch.stack(items) for items in zip(*traces, strict=True))
+    locations, weights, read = (torch.stack(items, dim=1) for items in zip(*traces, strict=True))
     return [layer.value_proj.requires_grad_(False) for layer in layers], bev, locations, weights, read
 
 
@@ -169,6 +177,23 @@ def test_focal_term_weighs_queries_by_confidence(decoder):
     confidence = torch.tensor([[3.0, 1.0, 0.0, 0.0, 0.0]]).expand(2, 5)
     loss = FocalSampling(value_projections=projections, weight=2.0)(bev, locations, weights, read, confidence)
     assert loss.item() == pytest.approx(2 * 8 * (3 * 1 + 1 * 4) / 4, rel=1e-5)
+
+
+@torch.no_grad()
+def test_focal_term_on_images_reads_like_the_decoder():
+    """On the teacher's own maps the read-outs are the stored ones, of points that no camera sees too."""
+    outputs, _ = detr3d_cases.shrunk_detector().encode(
+        detr3d_cases.frame_inputs(detr3d_cases.golden("tiny"), "f0")
+    )
+    maps = [values for name, values in outputs.items() if name.startswith("pv_feats")]
+    reads = [outputs[name] for name in ("image_points", "image_visible", "image_weights", "focal_feats")]
+    assert not outputs["image_visible"].any(-1).all()
+    confidence = torch.rand(1, outputs["query_logits"].shape[2])
+    term = ImageFocalSampling(weight=2.0)
+    scale = reads[-1].square().sum(-1).mean()
+    assert term(maps, *reads, confidence) < 1e-8 * scale
+    reads[-1] = reads[-1] + 3
+    assert term(maps, *reads, confidence).item() == pytest.approx(2 * 9 * reads[-1].shape[-1], rel=1e-4)
 
 
 def test_query_alignment_by_hand():

@@ -10,8 +10,10 @@ from torch import nn
 from train_cases import ROOT
 
 from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
-from camera3d.detectors.builder import load_config
-from train.distillers.areas import AreaOptions, MapGeometry, bev_areas, heatmaps
+from camera3d.detectors.builder import build_detector
+from camera3d.detectors.protocol import BEV_MAP
+from train.distillers.areas import AreaOptions, bev_areas, heatmaps
+from train.distillers.compared import BevPair
 from train.losses import gaussian_heatmap, resize_heatmap
 
 CENTRE = (20.0, -10.0)
@@ -27,17 +29,17 @@ class Case:
     student: str
 
     @property
-    def geometry(self) -> MapGeometry:
-        """As the builder makes it."""
-        teacher, student = (load_config(ROOT / "configs" / name) for name in (self.teacher, self.student))
-        low_x, low_y, _, high_x, high_y, _ = teacher.model.point_cloud_range
-        return MapGeometry(
-            xy_range_m=(low_x, low_y, high_x, high_y),
-            bev_hw=tuple(teacher.model.pts_bbox_head.bev_hw),
-            student_bev_hw=tuple(student.model.pts_bbox_head.bev_hw),
-            pv_hws=(),
-            pv_strides=(),
+    def bev(self) -> BevPair:
+        """As a distillation compares them."""
+        student, teacher = (
+            next(
+                spec
+                for spec in build_detector(ROOT / "configs" / name).output_specs((64, 64))
+                if spec.role == BEV_MAP
+            )
+            for name in (self.student, self.teacher)
         )
+        return BevPair(student=student, teacher=teacher)
 
 
 CASES = [
@@ -47,9 +49,9 @@ CASES = [
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
 
 
-def cell_of_centre(geometry: MapGeometry, map_hw: tuple[int, int]) -> tuple[int, int]:
+def cell_of_centre(bev: BevPair, map_hw: tuple[int, int]) -> tuple[int, int]:
     """Row and column of the box's centre."""
-    low_x, low_y, high_x, high_y = geometry.xy_range_m
+    low_x, low_y, high_x, high_y = bev.xy_range_m
     return (
         int((CENTRE[1] - low_y) / (high_y - low_y) * map_hw[0]),
         int((CENTRE[0] - low_x) / (high_x - low_x) * map_hw[1]),
@@ -57,40 +59,38 @@ def cell_of_centre(geometry: MapGeometry, map_hw: tuple[int, int]) -> tuple[int,
 
 
 @every_case
-@pytest.mark.parametrize("which", ["bev_hw", "student_bev_hw"])
+@pytest.mark.parametrize("which", ["teacher", "student"])
 def test_the_area_lies_around_the_box(case, which):
-    geometry = case.geometry
-    map_hw = getattr(geometry, which)
-    area = bev_areas([BOX], map_hw, geometry, AreaOptions())[0]
-    assert area[cell_of_centre(geometry, map_hw)]
+    bev = case.bev
+    map_hw = getattr(bev, which).shape[-2:]
+    area = bev_areas([BOX], map_hw, bev, AreaOptions())[0]
+    assert area[cell_of_centre(bev, map_hw)]
     middle = area.nonzero().double().mean(0)
-    torch.testing.assert_close(
-        middle, torch.tensor(cell_of_centre(geometry, map_hw)).double(), atol=1, rtol=0
-    )
+    torch.testing.assert_close(middle, torch.tensor(cell_of_centre(bev, map_hw)).double(), atol=1, rtol=0)
     # 5 m × 2.8 m with the margin: no more than what these may touch.
-    low_x, _, high_x, _ = geometry.xy_range_m
+    low_x, _, high_x, _ = bev.xy_range_m
     cell_m = (high_x - low_x) / map_hw[1]
     assert area.sum() * cell_m**2 <= (5 + cell_m) * (2.8 + cell_m)
 
 
 @every_case
 def test_the_heatmap_peaks_on_the_box(case):
-    geometry = case.geometry
-    heatmap = heatmaps([BOX], geometry)[0]
+    bev = case.bev
+    heatmap = heatmaps([BOX], bev)[0]
     assert heatmap.max() == 1
     for peak in (heatmap == 1).nonzero():
         torch.testing.assert_close(
-            peak, torch.tensor(cell_of_centre(geometry, geometry.bev_hw)), atol=1, rtol=0
+            peak, torch.tensor(cell_of_centre(bev, bev.teacher.shape[-2:])), atol=1, rtol=0
         )
 
 
 @every_case
-@pytest.mark.parametrize("which", ["bev_hw", "student_bev_hw"])
+@pytest.mark.parametrize("which", ["teacher", "student"])
 def test_the_decoder_samples_on_the_box(case, which):
     """A query whose reference is the box's centre reads the cell of that centre, and no cell further away."""
-    geometry = case.geometry
-    height, width = map_hw = getattr(geometry, which)
-    low_x, low_y, high_x, high_y = geometry.xy_range_m
+    bev = case.bev
+    height, width = map_hw = getattr(bev, which).shape[-2:]
+    low_x, low_y, high_x, high_y = bev.xy_range_m
     reference = torch.tensor(
         [[[(CENTRE[0] - low_x) / (high_x - low_x), (CENTRE[1] - low_y) / (high_y - low_y)]]]
     )
@@ -98,11 +98,11 @@ def test_the_decoder_samples_on_the_box(case, which):
     attention.init_weights()
     nn.init.zeros_(attention.sampling_offsets.bias)
     query = torch.zeros(1, 1, 4)
-    bev = torch.zeros(1, height * width, 4, requires_grad=True)
-    *_, read = attention(query, query, bev, reference, map_hw)
+    cells = torch.zeros(1, height * width, 4, requires_grad=True)
+    *_, read = attention(query, query, cells, reference, map_hw)
     read.sum().backward()
-    touched = bev.grad[0].abs().sum(-1).view(map_hw).nonzero()
-    wanted = torch.tensor(cell_of_centre(geometry, map_hw))
+    touched = cells.grad[0].abs().sum(-1).view(map_hw).nonzero()
+    wanted = torch.tensor(cell_of_centre(bev, map_hw))
     assert (touched == wanted).all(-1).any()
     assert (touched - wanted).abs().max() <= 1
 

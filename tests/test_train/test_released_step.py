@@ -18,14 +18,17 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from train_cases import ROOT
 
-from camera3d.detectors import build_detector
+from camera3d.detectors import OutputSpec, build_detector
+from camera3d.detectors.protocol import BEV_MAP, IMAGE_MAP
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
+from train.distillers.fit import compared_maps
 from train.targets import TargetLayout, TeacherTargets
 from train.targets.description import TeacherDescription
 
 GOLDEN = ROOT / "tests" / "golden"
 CHANNELS, TEACHER_BEV, STUDENT_BEV = 16, (200, 200), (100, 100)
+RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 PV_HWS = ((16, 24), (8, 12), (4, 6), (2, 3))
 
 
@@ -57,12 +60,28 @@ class FixedTargets:
 
     def __init__(self) -> None:
         rng = np.random.RandomState(5)
-        shapes = {f"pv_feats_{level}": (6, CHANNELS, *hw) for level, hw in enumerate(PV_HWS)}
-        shapes["bev_feats"] = (CHANNELS, *TEACHER_BEV)
-        self.shapes = shapes
+        maps = [
+            OutputSpec(
+                name=f"pv_feats_{level}",
+                role=IMAGE_MAP,
+                shape=(6, CHANNELS, *hw),
+                dimension_names=("camera", "channel", f"pv_{level}_y", f"pv_{level}_x"),
+                stride=8.0 * 2**level,
+            )
+            for level, hw in enumerate(PV_HWS)
+        ]
+        bev = OutputSpec(
+            name="bev_feats",
+            role=BEV_MAP,
+            shape=(CHANNELS, *TEACHER_BEV),
+            dimension_names=("channel", "bev_y", "bev_x"),
+            extent_m=RANGE_M,
+            frame="lidar",
+        )
+        self.specs = {spec.name: spec for spec in (*maps, bev)}
         self.sample = {
-            name: torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
-            for name, shape in shapes.items()
+            name: torch.from_numpy(rng.standard_normal(spec.shape).astype(np.float32))
+            for name, spec in self.specs.items()
         }
 
     def targets(self, inputs, data_samples, extras):
@@ -102,14 +121,15 @@ def step() -> tuple[dict[str, float], dict[str, float]]:
     teacher = TeacherDescription(
         name="normal draws",
         profile="exact",
-        shapes=source.shapes,
-        pv_strides=(8, 16, 32, 64),
+        specs=source.specs,
+        stored=frozenset(source.specs),
         image_scale=1.0,
-        point_cloud_range=tuple(config.model.point_cloud_range),
-        bev_hw=TEACHER_BEV,
         head={},
     )
-    model = build_distiller(config, chosen, student=student, teacher=teacher, source=source).train()
+    maps = compared_maps(config, chosen, student.output_specs((64, 96)), teacher)
+    model = build_distiller(
+        config, chosen, student=student, teacher=teacher, maps=maps, source=source
+    ).train()
     restore = model.terms["bev_heatmap"].restore
     restore.load_state_dict({k: entry(f"restore.{k}", v) for k, v in restore.state_dict().items()})
     losses = model(**batch(), mode="loss")

@@ -59,12 +59,24 @@ def test_a_batch_of_two_is_two_samples(workshop, profile):
     for name in MAPS:
         assert torch.equal(both.map(name), torch.cat([one.map(name) for one in singles]))
     for name in QUERIES:
-        assert torch.equal(both.queries(name), torch.cat([one.queries(name) for one in singles], dim=1))
+        assert torch.equal(both.queries(name), torch.cat([one.queries(name) for one in singles]))
     assert torch.equal(
         both.confidence(min_score=0.1, at_most=9),
         torch.cat([one.confidence(min_score=0.1, at_most=9) for one in singles]),
     )
-    assert torch.equal(both.boxes(), torch.cat([one.boxes() for one in singles]))
+    sure = {"min_score": 0.1, "at_most": 2}
+    for found, one in zip(both.detected_boxes(**sure), singles, strict=True):
+        assert torch.equal(found, one.detected_boxes(**sure)[0])
+        assert 0 < len(found) <= 2
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_detections_are_the_same_in_every_profile(workshop, profile):
+    reader, exact = opened(workshop, profile), opened(workshop, "exact")
+    for token in exact.sample_tokens:
+        (found,) = targets_of(reader, [token]).detected_boxes(min_score=0.1, at_most=300)
+        stored = exact[token]
+        np.testing.assert_array_equal(found, stored["detection_boxes"][stored["detection_scores"] >= 0.1])
 
 
 def test_focal_queries_lie_where_exact_has_them(workshop):

@@ -14,8 +14,7 @@ from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
 from camera3d.errors import ConfigInvalid
 from train.engine.run import distill
-from train.targets import TeacherTargets
-from train.teachers import DistortedLiveSource
+from train.targets import DistortedLiveSource, TeacherTargets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # The store keeps maps and logits in half precision: 2^-11 of a value. The differences that the losses square
@@ -65,16 +64,16 @@ def test_live_is_the_stream_of_the_scene(workshop):
     index = load_or_build_index(workshop.dataroot, VERSION, SPLIT)
     frames = StreamingFrames(index, ImagePipeline.from_config(teacher_config.inputs), workshop.dataroot)
     for b, sample in enumerate(batch["data_samples"]):
-        row, prev_bev = index.row_of(sample.sample_token), None
+        row, state = index.row_of(sample.sample_token), None
         with torch.no_grad():
             for earlier in range(index.scene_of_row(row).first, row + 1):
                 item = frames[earlier]
-                outputs = teacher.encode(
-                    *(item[name][None] for name in ("images", "lidar2img", "can_bus")), prev_bev
-                )
-                prev_bev = outputs.bev_feats
-        assert torch.equal(got.map("bev_feats")[b], outputs.bev_feats[0])
-        torch.testing.assert_close(got.queries("query_logits")[:, b], outputs.query_logits[:, 0])
+                outputs, state = teacher.encode({name: item[name][None] for name in teacher.inputs}, state)
+        assert torch.equal(got.map("bev_feats")[b], outputs["bev_feats"][0])
+        torch.testing.assert_close(got.queries("query_logits")[b], outputs["query_logits"][0])
+        (found,) = teacher.decode(outputs)
+        (sure, *_) = got.detected_boxes(min_score=0.1, at_most=5)[b : b + 1]
+        torch.testing.assert_close(sure, found.boxes[found.scores >= 0.1][:5], rtol=1e-4, atol=1e-4)
 
 
 def test_live_fd_enlarges_what_the_student_sees(workshop):
@@ -91,12 +90,12 @@ def test_live_fd_enlarges_what_the_student_sees(workshop):
     enlarged = F.interpolate(inputs["images"].reshape(-1, 3, H, W), size=(64, 128), mode="bilinear")
     twice = torch.from_numpy(np.diag([2.0, 2.0, 1.0, 1.0]).astype(np.float32))
     with torch.no_grad():
-        wanted = teacher.encode_queue(
+        wanted = teacher.training_outputs(
             inputs | {"images": enlarged.view(B, T, N, 3, 64, 128), "lidar2img": twice @ inputs["lidar2img"]}
         )
-    torch.testing.assert_close(got.map("bev_feats"), wanted.bev_feats)
-    torch.testing.assert_close(got.map("pv_feats_1"), wanted.pv_feats[1])
-    torch.testing.assert_close(got.queries("query_boxes"), wanted.query_boxes, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got.map("bev_feats"), wanted["bev_feats"])
+    torch.testing.assert_close(got.map("pv_feats_1"), wanted["pv_feats_1"])
+    torch.testing.assert_close(got.queries("query_boxes"), wanted["query_boxes"], rtol=1e-4, atol=1e-4)
 
 
 def test_a_live_teacher_is_not_part_of_the_model(workshop):

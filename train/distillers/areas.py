@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from camera3d.instance_areas import bev_area, pv_areas
+from train.distillers.compared import BevPair, LevelPair
 from train.losses import gaussian_heatmap, resize_heatmap
 
 
@@ -20,9 +21,9 @@ class AreaOptions:
     """What counts as an instance. docs/decisions/0004 has the reasons.
 
     Attributes:
-        ground_truth, queries: whether annotated boxes and the teacher's confident boxes make areas.
-        min_score: least class probability of a confident query.
-        at_most: confident queries of a sample, the best ones.
+        ground_truth, queries: whether annotated boxes and what the teacher detected make areas.
+        min_score: from which on a detection or a query of the teacher counts.
+        at_most: of a sample, the best ones.
         bev_margin_m: by how many metres a footprint is pushed out. In metres, because a cell of a coarse map
             may be larger than a car.
         pv_margin_cells: by how many cells of an image level a silhouette is pushed out.
@@ -36,67 +37,41 @@ class AreaOptions:
     pv_margin_cells: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class MapGeometry:
-    """What the maps cover.
-
-    Attributes:
-        xy_range_m: lowest x and y, highest x and y of the BEV map.
-        bev_hw, student_bev_hw: cells of the teacher's and of the student's BEV map along y and x.
-        pv_hws: cells of each compared image level.
-        pv_strides: the student's input pixels a cell, of each compared level.
-    """
-
-    xy_range_m: tuple[float, float, float, float]
-    bev_hw: tuple[int, int]
-    student_bev_hw: tuple[int, int]
-    pv_hws: tuple[tuple[int, int], ...]
-    pv_strides: tuple[float, ...]
-
-
 def instance_boxes(
-    ground_truth: Sequence[Tensor],
-    teacher_boxes: Tensor | None,
-    confidence_BQ: Tensor | None,
-    options: AreaOptions,
+    ground_truth: Sequence[Tensor], detected: Sequence[Tensor] | None, options: AreaOptions
 ) -> list[Tensor]:
     """For each sample the (n, 7) boxes whose areas count, ground truth first.
 
     Args:
         ground_truth: for each sample (n, 9) in our convention.
-        teacher_boxes: (B, Q, 9), None when the areas do not come from queries.
+        detected: likewise, what the teacher is sure of; None when that makes no areas.
     """
     boxes = [truth[:, :7] if options.ground_truth else truth[:0, :7] for truth in ground_truth]
-    if teacher_boxes is None or confidence_BQ is None or not options.queries:
+    if detected is None:
         return boxes
-    return [
-        torch.cat((own, found[score > 0, :7].to(own)))
-        for own, found, score in zip(boxes, teacher_boxes, confidence_BQ, strict=True)
-    ]
+    return [torch.cat((own, found[:, :7].to(own))) for own, found in zip(boxes, detected, strict=True)]
 
 
-def bev_areas(
-    boxes: Sequence[Tensor], map_hw: tuple[int, int], geometry: MapGeometry, options: AreaOptions
-) -> Tensor:
+def bev_areas(boxes: Sequence[Tensor], map_hw: tuple[int, int], bev: BevPair, options: AreaOptions) -> Tensor:
     """(B, H, W) bool on a BEV map of `map_hw` cells."""
     return torch.stack(
         [
-            bev_area(own, map_hw=map_hw, xy_range_m=geometry.xy_range_m, margin_m=options.bev_margin_m)
+            bev_area(own, map_hw=map_hw, xy_range_m=bev.xy_range_m, margin_m=options.bev_margin_m)
             for own in boxes
         ]
     )
 
 
 def image_areas(
-    boxes: Sequence[Tensor], lidar2img: Tensor, geometry: MapGeometry, options: AreaOptions
+    boxes: Sequence[Tensor], lidar2img: Tensor, levels: Sequence[LevelPair], options: AreaOptions
 ) -> list[Tensor]:
     """For each level (B, N, h, w) bool; lidar2img (B, N, 4, 4) of the student's input."""
     per_sample = [
         pv_areas(
             own,
             lidar2img=matrices,
-            map_hws=geometry.pv_hws,
-            strides=geometry.pv_strides,
+            map_hws=[level.student.shape[-2:] for level in levels],
+            strides=[level.student.stride for level in levels],
             margin_cells=options.pv_margin_cells,
         )
         for own, matrices in zip(boxes, lidar2img, strict=True)
@@ -104,7 +79,7 @@ def image_areas(
     return [torch.stack(level) for level in zip(*per_sample, strict=True)]
 
 
-def heatmaps(ground_truth: Sequence[Tensor], geometry: MapGeometry) -> Tensor:
+def heatmaps(ground_truth: Sequence[Tensor], bev: BevPair) -> Tensor:
     """(B, H, W) of the annotated boxes on the teacher's BEV map, see `resize_heatmap`."""
-    drawn = [gaussian_heatmap(boxes, xy_range_m=geometry.xy_range_m) for boxes in ground_truth]
-    return resize_heatmap(torch.stack(drawn), geometry.bev_hw)
+    drawn = [gaussian_heatmap(boxes, xy_range_m=bev.xy_range_m) for boxes in ground_truth]
+    return resize_heatmap(torch.stack(drawn), bev.teacher.shape[-2:])

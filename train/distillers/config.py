@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from camera3d.detectors.bevformer.start import STARTS
+from camera3d.detectors.protocol import STARTS
 from camera3d.errors import ConfigInvalid, shown
 from train.distillers.areas import AreaOptions
 from train.distillers.terms import TERMS, Needs, bev_map_of
@@ -98,32 +98,20 @@ class DistillerConfig:
         return {name: TERMS[name].needs for name in self.terms}
 
     @property
-    def reads_pv(self) -> bool:
+    def reads_images(self) -> bool:
         """Whether a term compares image maps."""
-        return any(needs.pv for needs in self.needs.values())
+        return any(needs.image_maps for needs in self.needs.values())
 
     @property
     def bev_maps(self) -> dict[str, str]:
-        """Which of the student's BEV maps each term that reads one takes, see `bev_map_of`."""
+        """Which of the student's BEV maps each term that can read one takes, see `bev_map_of`."""
         chosen = {name: bev_map_of(name, options) for name, options in self.terms.items()}
         return {name: bev_map for name, bev_map in chosen.items() if bev_map is not None}
 
     @property
     def reading_confidence(self) -> tuple[str, ...]:
-        """The terms for which only the teacher's confident queries count, or make areas."""
+        """The terms for which only what the teacher is sure of counts, or makes areas."""
         queries = self.areas.queries
         return tuple(
             name for name, needs in self.needs.items() if needs.confidence or (needs.areas and queries)
         )
-
-    def arrays(self, pv_levels: Sequence[tuple[int, int]]) -> dict[str, tuple[str, ...]]:
-        """By term, the names of the teacher's arrays that it reads."""
-        wanted = {}
-        for name, needs in self.needs.items():
-            names = [f"pv_feats_{other}" for _, other in pv_levels] if needs.pv else []
-            names += ["bev_feats"] if needs.bev else []
-            names += needs.arrays
-            if needs.areas and self.areas.queries:
-                names += ["query_logits", "query_boxes"]
-            wanted[name] = tuple(dict.fromkeys(names))
-        return wanted

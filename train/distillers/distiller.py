@@ -12,9 +12,10 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from camera3d.detectors.bevformer.detector import BEVFormer, ground_truth
-from camera3d.detectors.protocol import DetectorOutputs
-from train.distillers.areas import AreaOptions, MapGeometry
+from camera3d.detectors import Detector, Outputs
+from camera3d.detectors.samples import ground_truth
+from train.distillers.areas import AreaOptions
+from train.distillers.compared import ComparedMaps
 from train.distillers.step import DistillationStep
 from train.losses import MaskedGenerator
 from train.targets import TeacherTargets
@@ -38,7 +39,7 @@ class Distiller(BaseModel):
     Only `student` is exported: the layers of the terms and the generator end with the training.
 
     Args:
-        student: a detector whose `encode_queue` gives the outputs of a queue's last frame.
+        student: a detector that is trained.
         terms: by name, see train/distillers/terms.py; none when the student only starts from the teacher.
         bev_generator: None when no term reads a generated map.
         source: of the targets. No part of the model: it is not trained, not saved and not moved.
@@ -47,10 +48,10 @@ class Distiller(BaseModel):
     def __init__(
         self,
         *,
-        student: BEVFormer,
+        student: Detector,
         terms: Mapping[str, nn.Module],
         bev_generator: MaskedGenerator | None,
-        geometry: MapGeometry,
+        maps: ComparedMaps,
         areas: AreaOptions,
         source: TargetSource,
     ) -> None:
@@ -59,7 +60,7 @@ class Distiller(BaseModel):
         self.student = student
         self.terms = nn.ModuleDict(terms)
         self.bev_generator = bev_generator
-        self.geometry, self.areas = geometry, areas
+        self.maps, self.areas = maps, areas
         # Wrapped, so that nn.Module does not adopt a live teacher's weights.
         self._source = (source,)
 
@@ -74,25 +75,22 @@ class Distiller(BaseModel):
         data_samples: list[Det3DDataSample],
         extras: Mapping[str, list] | None = None,
         mode: str = "loss",
-    ) -> dict[str, Tensor] | list[Det3DDataSample] | DetectorOutputs:
+    ) -> dict[str, Tensor] | list[Det3DDataSample] | Outputs:
         """mmengine's entry: `loss` gives the named losses, other modes are the student's."""
         if mode != "loss":
             return self.student(inputs, data_samples, mode=mode)
-        outputs = self.student.encode_queue(inputs)
+        outputs = self.student.training_outputs(inputs)
         losses = self.detection_losses(outputs, data_samples)
         targets = self.source.targets(inputs, data_samples, extras or {})
         return losses | self.distillation_losses(outputs, targets, inputs, data_samples)
 
-    def detection_losses(
-        self, outputs: DetectorOutputs, data_samples: list[Det3DDataSample]
-    ) -> dict[str, Tensor]:
+    def detection_losses(self, outputs: Outputs, data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
         """The student's own losses against the ground truth."""
-        student = self.student
-        return student.criterion(outputs, ground_truth(data_samples), student.pts_bbox_head.code_weights)
+        return self.student.detection_loss(outputs, ground_truth(data_samples))
 
     def distillation_losses(
         self,
-        outputs: DetectorOutputs,
+        outputs: Outputs,
         targets: TeacherTargets,
         inputs: Mapping[str, Tensor],
         data_samples: list[Det3DDataSample],
@@ -103,7 +101,7 @@ class Distiller(BaseModel):
             teacher=targets,
             ground_truth=[truth.boxes for truth in ground_truth(data_samples)],
             lidar2img=inputs["lidar2img"][:, -1],
-            geometry=self.geometry,
+            maps=self.maps,
             areas=self.areas,
             bev_generator=self.bev_generator,
         )

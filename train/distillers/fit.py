@@ -4,149 +4,173 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
-from camera3d.detectors import FeatureMap
-from camera3d.detectors.bevformer.detector import BEVFormer
-from camera3d.detectors.bevformer.start import StartUnfit
-from camera3d.errors import shown
+from cache_schema.layout import DETECTION_BOXES, DETECTION_SCORES
+from camera3d.detectors import Detector, OutputSpec
+from camera3d.detectors.protocol import IMAGE_MAP, with_role
+from camera3d.errors import StartUnfit, shown
+from train.distillers.compared import BevPair, ComparedMaps, LevelPair, bev_pair, level_pairs
 from train.distillers.config import DistillerConfig
-from train.losses import BevRestore
-from train.targets import TargetsUnfit
+from train.distillers.terms import SAMPLING_ARRAYS
+from train.targets.checks import TargetsUnfit
 from train.targets.description import TeacherDescription
 
 SHOWN_FAULTS = 3  # of a head that does not fit: the rest is alike
 
 
-@dataclass(frozen=True)
-class BevLift:
-    """From the student's BEV map to one of the teacher's size; shapes are (C, H, W).
-
-    Attributes:
-        own, wanted: the student's and the teacher's.
-    """
-
-    own: tuple[int, int, int]
-    wanted: tuple[int, int, int]
-
-    @property
-    def doublings(self) -> int | None:
-        """How often both sides are doubled; None when that does not lead there."""
-        height, width = self.own[-2:]
-        return next((n for n in range(8) if (height << n, width << n) == tuple(self.wanted[-2:])), None)
-
-    def restoring_layers(self) -> nn.Module:
-        """The released deconvolution for each doubling."""
-        own, wanted = self.own[0], self.wanted[0]
-        if not self.doublings:
-            return nn.Identity() if own == wanted else nn.Conv2d(own, wanted, 1)
-        widths = [own, *[wanted] * self.doublings]
-        stages = [BevRestore(student_channels=a, teacher_channels=b) for a, b in pairwise(widths)]
-        return nn.Sequential(*stages) if len(stages) > 1 else stages[0]
+def sampling_kind(teacher: TeacherDescription) -> str | None:
+    """Where the teacher's queries read, see SAMPLING_ARRAYS; None when it does not say."""
+    return next((kind for kind, names in SAMPLING_ARRAYS.items() if set(names) <= set(teacher.specs)), None)
 
 
-def level_pairs(
-    chosen: DistillerConfig, student_maps: Sequence[FeatureMap], teacher: TeacherDescription
-) -> tuple[tuple[int, int], ...]:
-    """The student's and the teacher's image levels to compare; none when no term does."""
-    if not chosen.reads_pv:
-        return ()
-    if chosen.pv_levels is not None:
-        return chosen.pv_levels
-    own = sum(feature_map.stride is not None for feature_map in student_maps)
-    return tuple((level, level) for level in range(min(own, len(teacher.pv_strides))))
+def wanted_arrays(
+    chosen: DistillerConfig, maps: ComparedMaps, teacher: TeacherDescription
+) -> dict[str, tuple[str, ...]]:
+    """By term, the names of the stored arrays that it reads."""
+    kind = sampling_kind(teacher)
+    wanted = {}
+    for name, needs in chosen.needs.items():
+        names = [level.teacher.name for level in maps.levels] if needs.image_maps else []
+        names += [maps.bev.teacher.name] if needs.bev_map else []
+        names += needs.queries
+        names += SAMPLING_ARRAYS[kind] if needs.sampling else ()
+        names += [DETECTION_BOXES, DETECTION_SCORES] if needs.areas and chosen.areas.queries else []
+        wanted[name] = tuple(dict.fromkeys(names))
+    return wanted
 
 
-def check_fit(
+def compared_maps(
     config: Config,
     chosen: DistillerConfig,
-    student: BEVFormer,
-    student_maps: Sequence[FeatureMap],
+    student: Sequence[OutputSpec],
     teacher: TeacherDescription,
-    pairs: Sequence[tuple[int, int]],
-) -> dict[str, Tensor]:
-    """The weights that the student's head starts from.
+) -> ComparedMaps:
+    """The maps that the terms compare.
 
-    Raises TargetsUnfit unless these and every configured comparison are between what corresponds.
+    Raises TargetsUnfit unless student and teacher have what the terms ask for, and the maps correspond.
     """
-    own = {feature_map.name: feature_map for feature_map in student_maps}
-    faults = []
-    if chosen.reads_pv:
-        faults += _level_faults(config.inputs.scale, own, teacher, pairs)
-    if chosen.bev_maps:
-        faults += _bev_faults(config, chosen, own["bev_feats"].shape, teacher)
-    if "query" in chosen.terms:
-        ours, theirs = (
-            maps["query_logits"] for maps in ({n: m.shape for n, m in own.items()}, teacher.shapes)
-        )
-        if ours != theirs:
-            faults.append(f"query term: the student's queries are {ours}, the teacher's {theirs}")
-    start: dict[str, Tensor] = {}
+    own = {spec.name: spec for spec in student}
+    bev = bev_pair(student, teacher)
+    levels: tuple[LevelPair, ...] = ()
+    faults = _missing_roles(chosen, own, teacher, bev)
+    if chosen.reads_images:
+        try:
+            levels = level_pairs(chosen.pv_levels, student, teacher)
+            faults += _level_faults(config.inputs.scale, levels, teacher)
+        except ValueError as error:
+            faults.append(str(error))
+    if bev is not None:
+        faults += _bev_faults(reading_bev(chosen, teacher), bev)
+    if faults:
+        raise TargetsUnfit(refusal(config, teacher, faults))
+    return ComparedMaps(levels=levels, bev=bev, student_images=tuple(with_role(student, IMAGE_MAP)))
+
+
+def start_weights(
+    config: Config, chosen: DistillerConfig, student: Detector, teacher: TeacherDescription
+) -> Mapping[str, Tensor]:
+    """The weights that the student's head starts from. Raises TargetsUnfit when the teacher's do not fit."""
     try:
-        start = student.start_from(
-            chosen.init_from_teacher, teacher.head, teacher.head_scale, image_scale=config.inputs.scale
-        )
+        return student.start_from(chosen.init_from_teacher, teacher.start, image_scale=config.inputs.scale)
     except StartUnfit as error:
         more = len(error.faults) - SHOWN_FAULTS
-        faults += error.faults[:SHOWN_FAULTS] + ([f"… and {more} more weights"] if more > 0 else [])
+        faults = error.faults[:SHOWN_FAULTS] + ([f"… and {more} more weights"] if more > 0 else [])
         faults.append(
             "the head cannot start from the teacher's: set distiller.init_from_teacher='none', and leave the"
             " query term out"
         )
-    if faults:
-        raise TargetsUnfit(
-            f"the student of {config.filename or 'the config'} cannot follow {teacher.name}:\n{shown(faults)}"
-        )
-    return start
+        raise TargetsUnfit(refusal(config, teacher, faults)) from error
 
 
-def _level_faults(
-    scale: float, own: Mapping[str, FeatureMap], teacher: TeacherDescription, pairs: Sequence[tuple[int, int]]
+def refusal(config: Config, teacher: TeacherDescription, faults: Sequence[str]) -> str:
+    """The message of a student that cannot be taught."""
+    return f"the student of {config.filename or 'the config'} cannot follow {teacher.name}:\n{shown(faults)}"
+
+
+def reading_bev(chosen: DistillerConfig, teacher: TeacherDescription) -> dict[str, str]:
+    """By term, which of the student's BEV maps it reads: without those that read images with this teacher."""
+    images = sampling_kind(teacher) == "image"
+    needs = chosen.needs
+    return {
+        name: bev_map for name, bev_map in chosen.bev_maps.items() if not (images and needs[name].sampling)
+    }
+
+
+def _missing_roles(
+    chosen: DistillerConfig,
+    own: Mapping[str, OutputSpec],
+    teacher: TeacherDescription,
+    bev: BevPair | None,
 ) -> list[str]:
-    faults = [] if pairs else ["pv_levels: no image level to compare"]
-    for ours, theirs in pairs:
-        student, shape = own.get(f"pv_feats_{ours}"), teacher.shapes.get(f"pv_feats_{theirs}")
-        if student is None or shape is None:
-            faults.append(f"pv_levels: no pair of levels ({ours}, {theirs})")
-            continue
-        if student.shape != shape:
-            faults.append(f"image level {ours}: {student.shape}, and the teacher's level {theirs}: {shape}")
+    faults = []
+    reads_bev = reading_bev(chosen, teacher)
+    for name, needs in chosen.needs.items():
+        if needs.sampling and sampling_kind(teacher) is None:
+            faults.append(f"{name}: the teacher's outputs do not say where its queries read")
+        elif name in reads_bev and bev is None:
+            faults.append(f"{name}: compares BEV maps, and student and teacher do not both have one")
+        lacking = [array for array in needs.queries if array not in teacher.specs]
+        if lacking:
+            faults.append(f"{name}: the teacher has no {', '.join(lacking)}, as it has no object queries")
+        elif needs.aligned:
+            faults += _query_faults(name, needs.queries, own, teacher)
+    return faults
+
+
+def _query_faults(
+    term: str, queries: Sequence[str], own: Mapping[str, OutputSpec], teacher: TeacherDescription
+) -> list[str]:
+    for name in queries:
+        ours, theirs = own.get(name), teacher.specs[name]
+        if ours is None:
+            return [f"{term} term: the student has no {name}"]
+        if ours.shape != theirs.shape:
+            return [f"{term} term: the student's {name} are {ours.shape}, the teacher's {theirs.shape}"]
+    return []
+
+
+def _level_faults(scale: float, levels: Sequence[LevelPair], teacher: TeacherDescription) -> list[str]:
+    faults = [] if levels else ["pv_levels: no image level to compare"]
+    for level in levels:
+        own, wanted = level.student, level.teacher
+        if own.shape != wanted.shape:
+            faults.append(
+                f"image level {level.number}: {own.shape}, and the teacher's {wanted.name}: {wanted.shape}"
+            )
         # Camera pixels a cell, before any scaling: a student that sees another part of the image, or sees it
         # larger, has other things in its cells than the stored maps.
-        pixels = student.stride / scale, teacher.pv_strides[theirs] / teacher.image_scale
+        pixels = own.stride / scale, wanted.stride / teacher.image_scale
         if not math.isclose(*pixels):
             faults.append(
-                f"image level {ours}: a cell covers {pixels[0]:g} camera pixels, the teacher's {pixels[1]:g};"
-                " stored maps cannot follow another scale or crop of the images"
+                f"image level {level.number}: a cell covers {pixels[0]:g} camera pixels, the teacher's"
+                f" {pixels[1]:g}; stored maps cannot follow another scale or crop of the images"
             )
     return faults
 
 
-def _bev_faults(
-    config: Config, chosen: DistillerConfig, own: tuple[int, ...], teacher: TeacherDescription
-) -> list[str]:
+def _bev_faults(reading: Mapping[str, str], bev: BevPair) -> list[str]:
+    if not reading:
+        return []
     faults = []
-    if tuple(config.model.point_cloud_range) != tuple(teacher.point_cloud_range):
+    own, wanted = bev.student, bev.teacher
+    if (own.extent_m, own.frame) != (wanted.extent_m, wanted.frame):
         faults.append(
-            f"BEV maps: the student's covers {tuple(config.model.point_cloud_range)}, the teacher's"
-            f" {teacher.point_cloud_range} (metres)"
+            f"BEV maps: the student's covers {own.extent_m} ({own.frame} frame), the teacher's"
+            f" {wanted.extent_m} ({wanted.frame} frame), in metres"
         )
-    channels = teacher.bev_channels or own[0]
-    wanted = (channels, *teacher.bev_hw)
-    lifting = [name for name, bev_map in chosen.bev_maps.items() if bev_map != "raw"]
-    if lifting and BevLift(own, wanted).doublings is None:
+    lifting = [name for name, bev_map in reading.items() if bev_map != "raw"]
+    if lifting and bev.doublings is None:
         faults.append(
-            f"{', '.join(lifting)}: a BEV map {own} cannot be lifted to {wanted}: sides must be equal or"
-            " 2, 4, … times"
+            f"{', '.join(lifting)}: a BEV map {own.shape} cannot be lifted to {wanted.shape}: sides must be"
+            " equal or 2, 4, … times"
         )
-    raw = [name for name, bev_map in chosen.bev_maps.items() if bev_map == "raw"]
-    if raw and own[0] != channels:
+    raw = [name for name, bev_map in reading.items() if bev_map == "raw"]
+    if raw and own.shape[0] != wanted.shape[0]:
         faults.append(
-            f"{', '.join(raw)}: the student's BEV map has {own[0]} channels, the teacher's {channels}; only a"
-            " map of equal width can be compared as it is: set bev_map='generated'"
+            f"{', '.join(raw)}: the student's BEV map has {own.shape[0]} channels, the teacher's"
+            f" {wanted.shape[0]}; only a map of equal width can be compared as it is: set bev_map='generated'"
         )
     return faults

@@ -11,8 +11,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from camera3d.detectors.protocol import DetectorOutputs
-from train.distillers.areas import AreaOptions, MapGeometry, bev_areas, heatmaps, image_areas, instance_boxes
+from camera3d.detectors import Outputs
+from train.distillers.areas import AreaOptions, bev_areas, heatmaps, image_areas, instance_boxes
+from train.distillers.compared import ComparedMaps
 from train.losses import MaskedGenerator
 from train.targets import TeacherTargets
 
@@ -31,30 +32,35 @@ class DistillationStep:
     def __init__(
         self,
         *,
-        student: DetectorOutputs,
+        student: Outputs,
         teacher: TeacherTargets,
         ground_truth: Sequence[Tensor],
         lidar2img: Tensor,
-        geometry: MapGeometry,
+        maps: ComparedMaps,
         areas: AreaOptions,
         bev_generator: MaskedGenerator | None,
     ) -> None:
         self.student, self.teacher = student, teacher
         self._ground_truth, self._lidar2img = ground_truth, lidar2img
-        self._geometry, self._areas = geometry, areas
+        self._maps, self._areas = maps, areas
         self._bev_generator = bev_generator
 
     @cached_property
     def generated_bev(self) -> Tensor:
         """(B, C, H, W): the teacher's map, made of the student's own with a part of its areas hidden."""
-        boxes, geometry = self._instance_boxes, self._geometry
-        hidden = bev_areas(boxes, geometry.student_bev_hw, geometry, self._areas)
-        return self._bev_generator(self.student.bev_feats, hidden)
+        bev = self._maps.bev
+        hidden = bev_areas(self._instance_boxes, bev.student.shape[-2:], bev, self._areas)
+        return self._bev_generator(self.student_bev, hidden)
+
+    @property
+    def student_bev(self) -> Tensor:
+        """(B, C, H, W), the student's own map."""
+        return self.student[self._maps.bev.student.name]
 
     @cached_property
     def teacher_bev(self) -> Tensor:
         """(B, C, H, W)."""
-        return self.teacher.map("bev_feats")
+        return self.teacher.map(self._maps.bev.teacher.name)
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -64,20 +70,23 @@ class DistillationStep:
     @cached_property
     def bev_area(self) -> Tensor:
         """(B, H, W) bool."""
-        return bev_areas(self._instance_boxes, self._geometry.bev_hw, self._geometry, self._areas)
+        bev = self._maps.bev
+        return bev_areas(self._instance_boxes, bev.teacher.shape[-2:], bev, self._areas)
 
     @cached_property
     def pv_areas(self) -> list[Tensor]:
         """For each compared level (B, N, h, w) bool."""
-        return image_areas(self._instance_boxes, self._lidar2img, self._geometry, self._areas)
+        return image_areas(self._instance_boxes, self._lidar2img, self._maps.levels, self._areas)
 
     @cached_property
     def heatmap(self) -> Tensor:
         """(B, H, W) in [0, 1]."""
-        return heatmaps(self._ground_truth, self._geometry)
+        return heatmaps(self._ground_truth, self._maps.bev)
 
     @cached_property
     def _instance_boxes(self) -> list[Tensor]:
-        if not self._areas.queries:
-            return instance_boxes(self._ground_truth, None, None, self._areas)
-        return instance_boxes(self._ground_truth, self.teacher.boxes(), self.confidence, self._areas)
+        detected = None
+        if self._areas.queries:
+            areas = self._areas
+            detected = self.teacher.detected_boxes(min_score=areas.min_score, at_most=areas.at_most)
+        return instance_boxes(self._ground_truth, detected, self._areas)

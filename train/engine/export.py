@@ -10,18 +10,18 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from camera3d.detectors.bevformer.detector import BEVFormer
+from camera3d.detectors import Detector
 from train.distillers import Distiller
 from train.engine.finite import require_finite_weights
 
 
-def plain_detector(model: nn.Module) -> BEVFormer:
+def plain_detector(model: nn.Module) -> Detector:
     """The detector inside a distiller, a data-parallel wrapper, or both."""
     inner = model.module if is_model_wrapper(model) else model
     return inner.student if isinstance(inner, Distiller) else inner
 
 
-def export(detector: BEVFormer, path: Path) -> None:
+def export(detector: Detector, path: Path) -> None:
     """Write the detector's weights, and nothing else, for `evaluate.py` and for anybody's strict loading.
 
     Raises TrainingNotFinite when they are not.

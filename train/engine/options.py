@@ -13,6 +13,7 @@ from camera3d.detectors.builder import load_config
 from camera3d.errors import ConfigInvalid
 
 NO_SPLIT = "none"
+SOURCES = ("cache", "live", "live_fd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,23 @@ class TrainOptions:
                 f"--cfg-options {self.cfg_options} does not fit {self.config}: {error}"
             ) from error
         return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(TrainOptions):
+    """One distillation.
+
+    Attributes:
+        cache: the store; needed when `teacher_source` is `cache`.
+        teacher_source: cache, live or live_fd.
+        teacher_checkpoint: weights of a live teacher; with a cache, what the store must have been made of.
+        allow_partial: train on the scenes that the store holds.
+    """
+
+    cache: str | None = None
+    teacher_source: str = "cache"
+    teacher_checkpoint: str | None = None
+    allow_partial: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from train.losses.channel_divergence import ChannelWiseDivergence
 from train.losses.checks import ShapeMismatch
+from train.losses.focal_images import ImageFocalSampling
 from train.losses.focal_sampling import FocalSampling
 from train.losses.heatmap import gaussian_heatmap, resize_heatmap
 from train.losses.heatmap_l2 import HeatmapL2
@@ -15,6 +16,7 @@ __all__ = [
     "ChannelWiseDivergence",
     "FocalSampling",
     "HeatmapL2",
+    "ImageFocalSampling",
     "MaskedGeneration",
     "MaskedGenerator",
     "QueryAlignment",

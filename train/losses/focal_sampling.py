@@ -46,9 +46,9 @@ class FocalSampling(nn.Module):
         Args:
             student_BCHW: the student's BEV map, its own or the generated one. Locations are fractions of the
                 map, so it may have any size; its channels are the teacher's.
-            sampling_locations: (L, B, Q, M, 1, P, 2), x then y in [0, 1] of the map.
-            attention_weights: (L, B, Q, M, 1, P).
-            focal_feats: (L, B, Q, C), what they read from the teacher's projected map.
+            sampling_locations: (B, L, Q, M, 1, P, 2), x then y in [0, 1] of the map.
+            attention_weights: (B, L, Q, M, 1, P).
+            focal_feats: (B, L, Q, C), what they read from the teacher's projected map.
             confidence_BQ: weight ≥ 0 of each query; zero leaves it out, and costs nothing.
 
         Raises ShapeMismatch when shapes do not fit together.
@@ -64,10 +64,10 @@ class FocalSampling(nn.Module):
                     continue
                 read_LkC = self._read(
                     student_BCHW[b].to(dtype),
-                    sampling_locations[:, b, chosen, :, 0].to(dtype),
-                    attention_weights[:, b, chosen, :, 0].to(dtype),
+                    sampling_locations[b][:, chosen, :, 0].to(dtype),
+                    attention_weights[b][:, chosen, :, 0].to(dtype),
                 )
-                distance_Lk = (read_LkC - focal_feats[:, b, chosen].to(dtype)).square().sum(-1)
+                distance_Lk = (read_LkC - focal_feats[b][:, chosen].to(dtype)).square().sum(-1)
                 confidence_k = confidence_Q[chosen].to(dtype)
                 losses.append((distance_Lk.mean(0) * confidence_k).sum() / confidence_k.sum())
         return torch.stack(losses).sum() * (self.weight / max(len(student_BCHW), 1))
@@ -98,16 +98,16 @@ class FocalSampling(nn.Module):
         term, L = "FocalSampling", len(self.value_projections)
         if student.dim() != 4 or locations.dim() != 7:
             raise ShapeMismatch(
-                f"{term}: expected student (B, C, H, W) and sampling_locations (L, B, Q, M, 1, P, 2), got"
+                f"{term}: expected student (B, C, H, W) and sampling_locations (B, L, Q, M, 1, P, 2), got"
                 f" {tuple(student.shape)} and {tuple(locations.shape)}"
             )
         B, C = student.shape[:2]
         Q, M, P = locations.shape[2], locations.shape[3], locations.shape[5]
         check_shapes(
             term,
-            sampling_locations=(locations, (L, B, Q, M, 1, P, 2)),
-            attention_weights=(weights, (L, B, Q, M, 1, P)),
-            focal_feats=(focal_feats, (L, B, Q, C)),
+            sampling_locations=(locations, (B, L, Q, M, 1, P, 2)),
+            attention_weights=(weights, (B, L, Q, M, 1, P)),
+            focal_feats=(focal_feats, (B, L, Q, C)),
             confidence=(confidence, (B, Q)),
             **{
                 f"value_projections.{i}": (layer.weight, (C, C))

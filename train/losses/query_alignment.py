@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from train.losses.checks import check_shapes, compute_dtype, zero_with_graph
 
-# Centre x, y, log w, log l, z, log h, sin, cos count fully, the two velocities a fifth, as in the detection
-# loss of the official BEVFormer.
+# Centre x, y, log w, log l, z, log h, sin, cos count fully, the two velocities a fifth, as in the official
+# detection losses.
 CODE_WEIGHTS = (1.0,) * 8 + (0.2,) * 2
 
 
@@ -54,8 +54,8 @@ class QueryAlignment(nn.Module):
         counts as zero.
 
         Args:
-            student_logits, teacher_logits: (L, B, Q, K), before the sigmoid.
-            student_boxes, teacher_boxes: (L, B, Q, 10) in the official encoding, centres in metres.
+            student_logits, teacher_logits: (B, L, Q, K), before the sigmoid.
+            student_boxes, teacher_boxes: (B, L, Q, 10) in the official encoding, centres in metres.
             confidence_BQ: weight ≥ 0 of each query.
 
         Raises ShapeMismatch when shapes do not fit together.
@@ -68,23 +68,26 @@ class QueryAlignment(nn.Module):
             teacher_logits=(teacher_logits, logit_shape),
             student_boxes=(student_boxes, box_shape),
             teacher_boxes=(teacher_boxes, box_shape),
-            confidence=(confidence_BQ, logit_shape[1:3]),
+            confidence=(confidence_BQ, (logit_shape[0], logit_shape[2])),
         )
         zero = zero_with_graph([student_logits, student_boxes])
         chosen = confidence_BQ.nonzero(as_tuple=True)
-        if not len(chosen[0]) or not len(student_logits):
+        if not len(chosen[0]) or not student_logits.shape[1]:
             return zero, zero
         dtype = compute_dtype(student_logits)
         confidence = confidence_BQ.to(dtype)
         share_n = confidence[chosen] / (confidence.sum(-1)[chosen[0]] * len(confidence))
 
-        student, teacher = (logits[:, *chosen].to(dtype) for logits in (student_logits, teacher_logits))
+        def chosen_Ln(values_BLQ: Tensor) -> Tensor:
+            return values_BLQ.transpose(0, 1)[:, *chosen].to(dtype)
+
+        student, teacher = chosen_Ln(student_logits), chosen_Ln(teacher_logits)
         wanted = teacher.sigmoid()
         cross_entropy = F.binary_cross_entropy_with_logits(student, wanted, reduction="none")
         entropy = F.binary_cross_entropy_with_logits(teacher, wanted, reduction="none")
         divergence_Ln = (cross_entropy - entropy).sum(-1)
 
-        student, teacher = (boxes[:, *chosen].to(dtype) for boxes in (student_boxes, teacher_boxes))
+        student, teacher = chosen_Ln(student_boxes), chosen_Ln(teacher_boxes)
         distance_Ln = ((student - teacher).abs() * student.new_tensor(self.code_weights)).sum(-1)
         return (
             self.logit_weight * (divergence_Ln * share_n).sum(-1).mean(),

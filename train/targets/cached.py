@@ -1,13 +1,16 @@
-"""The dataset transform that adds what the store holds about a sample."""
+"""Targets from a store: the dataset transform that reads them, and the source that hands them on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
+from mmdet3d.structures import Det3DDataSample
+from torch import Tensor
 
 from cache_schema.reader import TargetReader
-from train.targets.layout import stored_names
+from train.targets.layout import TargetLayout, stored_names
+from train.targets.teacher_targets import TeacherTargets
 
 
 class CachedTargets:
@@ -31,3 +34,23 @@ class CachedTargets:
         """The item with `targets`: tensors by the stored arrays' names."""
         arrays = self.reader.read(item["data_samples"].sample_token, self.names)
         return item | {"targets": {name: torch.from_numpy(values) for name, values in arrays.items()}}
+
+
+class CacheSource:
+    """Hands on what `CachedTargets` read and the preprocessor moved to the device.
+
+    Args:
+        layout: of the store.
+    """
+
+    def __init__(self, layout: TargetLayout) -> None:
+        self.layout = layout
+
+    def targets(
+        self,
+        inputs: Mapping[str, Tensor],
+        data_samples: list[Det3DDataSample],
+        extras: Mapping[str, list],
+    ) -> TeacherTargets:
+        """See TargetSource."""
+        return TeacherTargets(extras["targets"], self.layout)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from cache_schema.array_spec import BEV_MAP, DENSE_HEAD, IMAGE_MAP, QUERY, ArraySpec
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
 from camera3d.boxes import BOX_CONVENTION
@@ -14,6 +15,9 @@ from camera3d.data import NuScenesIndex
 from camera3d.data.images import ImagePipeline
 from camera3d.detectors.builder import plain_config
 from camera3d.errors import Camera3DError, shown
+
+# What --arrays of a dump calls the arrays of a role.
+GROUPS = {IMAGE_MAP: "pv", BEV_MAP: "bev", QUERY: "queries", DENSE_HEAD: "queries"}
 
 
 class TargetsUnfit(Camera3DError):
@@ -74,19 +78,18 @@ def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_ma
     """Whether the store holds what each term reads.
 
     Args:
-        wanted: by term, the teacher's arrays.
+        wanted: by term, the teacher's outputs, which it gives.
         whole_maps: the terms that compare whole maps.
 
     Raises TargetsUnfit with a line for every term that cannot be had, and what would do.
     """
     held = {array.name for array in spec.arrays}
+    roles = {array.name: array.role for array in spec.teacher_outputs}
     faults = []
     for term, names in wanted.items():
         absent = [name for name in names if name not in held]
         if absent:
-            groups = sorted(
-                {"bev" if n == "bev_feats" else "pv" if n[:3] == "pv_" else "queries" for n in absent}
-            )
+            groups = sorted({GROUPS[roles[name]] for name in absent})
             faults.append(
                 f"{term} needs {', '.join(absent)}: dump with --arrays that name {' and '.join(groups)}"
             )
@@ -120,8 +123,8 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = 
     if spec.focal is None:
         return
     drawn = spec.focal.areas
-    kept = {"min_score": spec.focal.confidence, "at_most": drawn.get("queries_at_most")}
-    kept |= {"bev_margin_m": kept_bev_margin_m(spec), "pv_margin_cells": drawn.get("pv_margin_cells")}
+    kept = {"min_score": spec.focal.min_score}
+    kept |= {name: drawn.get(name) for name in ("at_most", "bev_margin_m", "pv_margin_cells")}
     faults = [
         f"areas.{name}: {areas[name]:g}, and the store was dumped with {limit:g}"
         for name, limit in kept.items()
@@ -136,23 +139,23 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = 
     if faults:
         raise TargetsUnfit(
             f"the areas of the terms reach beyond what the store (profile focal) kept:\n{shown(faults)}\n"
-            "Set them to what was kept, or dump again with --focal-confidence and --focal-margins."
+            "Set them to what was kept, or dump again with --focal-min-score and --focal-margins."
         )
 
 
-def kept_bev_margin_m(spec: StoreSpec) -> float | None:
-    """The margin around a footprint; older stores tell it in cells. None: not told."""
-    drawn = spec.focal.areas
-    if "bev_margin_cells" in drawn:
-        return drawn["bev_margin_cells"] * bev_cell_m(spec)
-    return drawn.get("bev_margin_m")
-
-
 def bev_cell_m(spec: StoreSpec) -> float:
-    """The longer side of a cell of the teacher's BEV map."""
-    low_x, low_y, _, high_x, high_y, _ = spec.teacher.config["point_cloud_range"]
-    height, width = spec.teacher.config["pts_bbox_head"]["bev_hw"]
-    return max((high_x - low_x) / width, (high_y - low_y) / height)
+    """The longer side of a cell of the teacher's BEV map; zero where it has none."""
+    return max(
+        (side for array in spec.teacher_outputs if array.role == BEV_MAP for side in cell_sides_m(array)),
+        default=0.0,
+    )
+
+
+def cell_sides_m(bev_map: ArraySpec) -> tuple[float, float]:
+    """Extent of a cell along x and y."""
+    low_x, low_y, _, high_x, high_y, _ = bev_map.extent_m
+    height, width = bev_map.shape[-2:]
+    return (high_x - low_x) / width, (high_y - low_y) / height
 
 
 def teacher_config_path(config: Config) -> Path | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cache_schema.layout import CONFIDENT_ARRAY, is_map, is_per_query
+from cache_schema.array_spec import QUERY
+from cache_schema.layout import CONFIDENT_ARRAY
 from cache_schema.spec import StoreSpec
 
 # The parts of a map in profile `focal`, see docs/store-format.md.
@@ -31,7 +32,7 @@ class TargetLayout:
     @classmethod
     def of_store(cls, spec: StoreSpec) -> TargetLayout:
         """The layout of a store's samples."""
-        axes = {a.name: a.dimension_names.index("query") for a in spec.arrays if is_per_query(a)}
+        axes = {a.name: a.query_axis for a in spec.arrays if a.query_axis is not None}
         counts = [a.shape[axes[a.name]] for a in spec.arrays if a.name in axes]
         return cls(
             profile=spec.profile,
@@ -46,12 +47,12 @@ def stored_names(spec: StoreSpec, names: Iterable[str]) -> tuple[str, ...]:
     arrays = {array.name: array for array in spec.arrays}
     stored: dict[str, None] = {}
     for name in names:
-        if is_map(arrays[name]) and spec.profile == "compact":
+        if arrays[name].is_map and spec.profile == "compact":
             stored |= dict.fromkeys((name, f"{name}_scale"))
-        elif is_map(arrays[name]) and spec.profile == "focal":
+        elif arrays[name].is_map and spec.profile == "focal":
             stored |= dict.fromkeys(f"{name}_{part}" for part in FOCAL_PARTS)
         else:
             stored[name] = None
-            if is_per_query(arrays[name]) and spec.profile == "focal":
+            if arrays[name].role == QUERY and spec.profile == "focal":
                 stored[CONFIDENT_ARRAY] = None
     return tuple(stored)

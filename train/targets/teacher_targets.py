@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cache_schema.layout import CONFIDENT_ARRAY
-from camera3d.boxes import decode_official
+from cache_schema.layout import CONFIDENT_ARRAY, DETECTION_BOXES, DETECTION_SCORES
 from camera3d.instance_areas import query_confidence
 from train.targets.layout import TargetLayout
 
@@ -47,9 +46,9 @@ class TeacherTargets:
         return maps[0][None] if len(maps) == 1 else torch.stack(maps)
 
     def queries(self, name: str) -> Tensor:
-        """(L, B, Q, …) array of the object queries. Of profile `focal`: zero for those that are not kept."""
+        """(B, L, Q, …) array of the object queries. Of profile `focal`: zero for those that are not kept."""
         with torch.autocast(self._device_type, enabled=False):
-            return torch.stack([self._sample_queries(sample, name) for sample in self.samples], dim=1)
+            return torch.stack([self._sample_queries(sample, name) for sample in self.samples])
 
     def confidence(self, *, min_score: float, at_most: int) -> Tensor:
         """(B, Q) float32: score of each confident query of the last layer, zero for the others."""
@@ -63,9 +62,12 @@ class TeacherTargets:
             scores.append(score)
         return torch.stack(scores)
 
-    def boxes(self) -> Tensor:
-        """(B, Q, 9) boxes of the last layer in our convention (camera3d.boxes), float32."""
-        return decode_official(self.queries("query_boxes")[-1].float())
+    def detected_boxes(self, *, min_score: float, at_most: int) -> list[Tensor]:
+        """For each sample the (n, 9) boxes that the teacher is sure of; convention of camera3d.boxes."""
+        return [
+            sample[DETECTION_BOXES][sample[DETECTION_SCORES] >= min_score][:at_most]
+            for sample in self.samples
+        ]
 
     @property
     def _device_type(self) -> str:

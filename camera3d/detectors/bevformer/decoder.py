@@ -17,9 +17,14 @@ from camera3d.detectors.query_based.refinement import refine
 
 
 class DecoderTrace(NamedTuple):
-    """What each layer did, stacked over the layers first: see DetectorOutputs for the shapes.
+    """What each of L layers did, of M heads and P sampling points.
 
-    boxes_normalised: (L, B, Q, 10), the official encoding with the centre still in [0, 1] of the range.
+    query_feats: (B, L, Q, C).
+    boxes_normalised: (B, L, Q, 10), the official encoding with the centre still in [0, 1] of the range.
+    reference_points: (B, L, Q, 3), what each layer sampled around, in [0, 1] of the point-cloud range.
+    sampling_locations: (B, L, Q, M, 1, P, 2), x then y in [0, 1] of the BEV map.
+    attention_weights: (B, L, Q, M, 1, P), summing to one over P.
+    focal_feats: (B, L, Q, C), what those locations and weights read from the projected BEV map.
     """
 
     query_feats: Tensor
@@ -89,4 +94,4 @@ class ObjectDecoder(nn.Module):
             box, center = refine(reg_branch(query_BQC), reference_BQ3)
             per_layer.append((query_BQC, box, reference_BQ3, locations, weights, read))
             reference_BQ3 = center
-        return DecoderTrace(*(torch.stack(items) for items in zip(*per_layer, strict=True)))
+        return DecoderTrace(*(torch.stack(items, dim=1) for items in zip(*per_layer, strict=True)))

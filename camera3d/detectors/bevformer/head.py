@@ -10,8 +10,8 @@ from mmdet.models.layers import LearnedPositionalEncoding
 from torch import Tensor, nn
 
 from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
-from camera3d.detectors.protocol import DetectorOutputs
 from camera3d.detectors.query_based.branches import prediction_branches
+from camera3d.detectors.query_based.detector import named_maps
 from camera3d.detectors.query_based.refinement import centres_to_metres
 
 
@@ -36,6 +36,7 @@ class BEVFormerHead(nn.Module):
         point_cloud_range: tuple[float, ...],
     ) -> None:
         super().__init__()
+        self.embed_dims = embed_dims
         self.bev_hw = bev_hw
         self.point_cloud_range = point_cloud_range
         self.code_weights = nn.Parameter(torch.tensor(code_weights), requires_grad=False)
@@ -74,20 +75,24 @@ class BEVFormerHead(nn.Module):
             has_prev_B=has_prev,
         )
 
-    def objects(self, pv_feats: list[Tensor], bev_feats: Tensor) -> DetectorOutputs:
-        """Query predictions from a BEV map. `pv_feats` are handed through."""
+    def objects(self, pv_feats: list[Tensor], bev_feats: Tensor) -> dict[str, Tensor]:
+        """The outputs of `BEVFormer.output_specs`: query predictions from a BEV map, and the maps."""
         trace = self.transformer.decode_objects(bev_feats, self.query_embedding.weight, self.reg_branches)
         logits = torch.stack(
-            [branch(feats) for branch, feats in zip(self.cls_branches, trace.query_feats, strict=True)]
+            [
+                branch(feats)
+                for branch, feats in zip(self.cls_branches, trace.query_feats.unbind(1), strict=True)
+            ],
+            dim=1,
         )
-        return DetectorOutputs(
-            pv_feats=pv_feats,
-            bev_feats=bev_feats,
-            query_logits=logits.float(),
-            query_boxes=centres_to_metres(trace.boxes_normalised, self.point_cloud_range),
-            query_feats=trace.query_feats,
-            reference_points=trace.reference_points,
-            sampling_locations=trace.sampling_locations,
-            attention_weights=trace.attention_weights,
-            focal_feats=trace.focal_feats,
-        )
+        return {
+            **named_maps(pv_feats),
+            "bev_feats": bev_feats,
+            "query_logits": logits.float(),
+            "query_boxes": centres_to_metres(trace.boxes_normalised, self.point_cloud_range),
+            "query_feats": trace.query_feats,
+            "reference_points": trace.reference_points,
+            "sampling_locations": trace.sampling_locations,
+            "attention_weights": trace.attention_weights,
+            "focal_feats": trace.focal_feats,
+        }

@@ -8,18 +8,15 @@ Shapes: M heads, L image levels, P sampling points, C channels, H W BEV cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from camera3d.errors import Camera3DError, shown
+from camera3d.detectors.query_based.start import HEAD, query_start, shape_of
+from camera3d.errors import StartUnfit
 
-HEAD = "pts_bbox_head."
-QUERIES = ("query_embedding.",)
-BRANCHES = ("cls_branches.", "reg_branches.")
-DECODER = ("transformer.decoder.", "transformer.reference_points.")
 ENCODER = (
     "transformer.encoder.",
     "transformer.can_bus_mlp.",
@@ -28,17 +25,6 @@ ENCODER = (
 )
 BEV_EMBEDDING = "bev_embedding.weight"
 BEV_SIDES = ("positional_encoding.row_embed.weight", "positional_encoding.col_embed.weight")
-# `released` is where FocalDistiller's student starts: its code copies the whole head and then initialises the
-# student, which draws the transformer anew and sets the last class bias back to its prior.
-STARTS = ("none", "released", "head", "head_and_encoder")
-
-
-class StartUnfit(Camera3DError):
-    """A teacher's head does not fit the student's. `faults` has a line for each reason."""
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
-        super().__init__(f"the head cannot start from the teacher's:\n{shown(self.faults)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,72 +59,34 @@ def start_weights(
 ) -> dict[str, Tensor]:
     """The weights of a student's head, by full key, that start from the teacher's.
 
-    `released` takes queries and branches but for the last class bias, `head` takes queries, branches and the
-    whole decoder, `head_and_encoder` also every part of the encoder that fits, with the embeddings of the BEV
-    cells resized.
+    What `query_start` takes, with offsets scaled; `head_and_encoder` also every part of the encoder that
+    fits, with the embeddings of the BEV cells resized.
 
     Args:
-        kind: one of STARTS.
-        teacher, student: weights by key, all that begin with `pts_bbox_head.`.
+        kind, teacher, student: see `query_start`.
         num_heads: of every attention.
 
     Raises:
-        StartUnfit: a part that must fit does not, or the maps cover other metres.
+        StartUnfit: a part that must fit does not.
     """
-    if kind == "none":
-        return {}
-    if teacher_scale.point_cloud_range != student_scale.point_cloud_range:
-        raise StartUnfit(
-            [
-                f"point_cloud_range: the student's is {student_scale.point_cloud_range}, the teacher's"
-                f" {teacher_scale.point_cloud_range}; its queries sit at fractions of it"
-            ]
-        )
-    wanted = (*QUERIES, *BRANCHES) if kind == "released" else (*QUERIES, *BRANCHES, *DECODER)
-    keys = [key for key in student if key.removeprefix(HEAD).startswith(wanted)]
-    theirs = {key for key in teacher if key.removeprefix(HEAD).startswith(wanted)}
-    faults = [
-        f"{key}: {_shape(student, key)} in the student, {_shape(teacher, key)} in the teacher"
-        for key in sorted({*keys, *theirs})
-        if _shape(student, key) != _shape(teacher, key)
-    ]
+    taken = query_start(kind, teacher, student)
     if kind == "head_and_encoder":
-        encoder = [key for key in student if key.removeprefix(HEAD).startswith(ENCODER)]
-        keys += [key for key in encoder if _shape(student, key) == _shape(teacher, key)]
         absent = [name for name in (BEV_EMBEDDING, *BEV_SIDES) if HEAD + name not in teacher]
-        faults += [
-            f"{name}: not among the stored weights; dump again, or take init_from_teacher='head'"
-            for name in absent
-        ]
-    if faults:
-        raise StartUnfit(faults)
-    if kind == "released":
-        last_bias = _last_class_biases(keys)
-        return {key: teacher[key].clone() for key in keys if key not in last_bias}
-    taken = {key: _rescaled(key, teacher[key], teacher_scale, student_scale, num_heads) for key in keys}
+        if absent:
+            raise StartUnfit(
+                [
+                    f"{name}: not among the stored weights; dump again, or take init_from_teacher='head'"
+                    for name in absent
+                ]
+            )
+        encoder = [key for key in student if key.removeprefix(HEAD).startswith(ENCODER)]
+        taken |= {key: teacher[key] for key in encoder if shape_of(student, key) == shape_of(teacher, key)}
+    taken = {
+        key: _rescaled(key, value, teacher_scale, student_scale, num_heads) for key, value in taken.items()
+    }
     if kind == "head_and_encoder":
         taken |= _resized_embeddings(teacher, teacher_scale.bev_hw, student_scale.bev_hw)
     return taken
-
-
-def _shape(weights: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:
-    return tuple(weights[key].shape) if key in weights else None
-
-
-def _last_class_biases(keys: Sequence[str]) -> set[str]:
-    """Of each class branch the bias with the highest number: that of the logits."""
-    found: dict[str, str] = {}
-    for key in keys:
-        branch, _, part = key.removeprefix(f"{HEAD}cls_branches.").partition(".")
-        if key.startswith(f"{HEAD}cls_branches.") and part.endswith("bias"):
-            held = found.get(branch)
-            if held is None or _layer(key) > _layer(held):
-                found[branch] = key
-    return set(found.values())
-
-
-def _layer(key: str) -> int:
-    return int(key.split(".")[-2])
 
 
 def _rescaled(key: str, value: Tensor, teacher: HeadScale, student: HeadScale, num_heads: int) -> Tensor:

@@ -14,10 +14,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from camera3d.detectors.detr3d.outputs import LayerReads
 from camera3d.detectors.detr3d.projection import project
 from camera3d.detectors.query_based.refinement import inverse_sigmoid
 from camera3d.ops.bilinear import RowPlan, bilinear_rows, weighted_rows
+
+
+class LayerReads(NamedTuple):
+    """Where the cross-attention looked and what it saw.
+
+    points: (B, Q, N, 2), x then y in [0, 1] of the input image; zero where not visible.
+    visible: (B, Q, N) bool, whether the camera sees the query's reference point.
+    weights: (B, Q, N, V), after the sigmoid and before anything is left out as not visible.
+    focal_feats: (B, Q, C), the weighted sum over cameras and levels, before the output projection.
+    """
+
+    points: Tensor
+    visible: Tensor
+    weights: Tensor
+    focal_feats: Tensor
 
 
 class ImageTable(NamedTuple):

@@ -12,15 +12,17 @@ import torch
 from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
 from torch import Tensor, nn
 
-from camera3d.detectors.detr3d.attention import CameraCrossAttention, ImageTable
-from camera3d.detectors.detr3d.outputs import LayerReads
+from camera3d.detectors.detr3d.attention import CameraCrossAttention, ImageTable, LayerReads
 from camera3d.detectors.query_based.refinement import refine
 
 
 class DecoderTrace(NamedTuple):
-    """What each layer did, L in front: see `DETR3DOutputs` for the shapes.
+    """What each of L layers did.
 
-    boxes_normalised: (L, B, Q, 10), the official encoding with the centre still in [0, 1] of the range.
+    query_feats: (B, L, Q, C).
+    boxes_normalised: (B, L, Q, 10), the official encoding with the centre still in [0, 1] of the range.
+    reference_points: (B, L, Q, 3), what each layer sampled around, in [0, 1] of the point-cloud range.
+    reads: `LayerReads`, each of its arrays with L behind B.
     """
 
     query_feats: Tensor
@@ -79,8 +81,9 @@ class Decoder(nn.Module):
             states.append(query_BQC)
             boxes.append(box)
             reads.append(read)
-        stacked = LayerReads(*(torch.stack(arrays) for arrays in zip(*reads, strict=True)))
-        return DecoderTrace(torch.stack(states), torch.stack(boxes), torch.stack(references), stacked)
+        stacked = LayerReads(*(torch.stack(arrays, dim=1) for arrays in zip(*reads, strict=True)))
+        arrays = (torch.stack(layers, dim=1) for layers in (states, boxes, references))
+        return DecoderTrace(*arrays, stacked)
 
 
 class Transformer(nn.Module):

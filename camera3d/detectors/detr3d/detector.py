@@ -8,71 +8,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.registry import MODELS
-from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
 from camera3d.checkpoint import Checkpoint
 from camera3d.detectors.detr3d.builder import build_detr3d_head
 from camera3d.detectors.detr3d.checkpoint import box_form, check_choice, exchange_box_rows
-from camera3d.detectors.detr3d.outputs import DETR3DOutputs
-from camera3d.detectors.protocol import Detections
-from camera3d.detectors.query_based.criterion import SetCriterion
-from camera3d.detectors.query_based.decode import MAX_DETECTIONS, decode_queries
-from camera3d.detectors.query_based.samples import ground_truth, with_detections
-from camera3d.errors import ShapeMismatch
-from camera3d.layers.camera_maps import camera_maps
-from camera3d.layers.grid_mask import GridMask
+from camera3d.detectors.protocol import Outputs, OutputSpec, TeacherHead
+from camera3d.detectors.query_based.detector import EXACT, QueryDetector
+from camera3d.detectors.query_based.start import query_start, require_same_range
+from camera3d.errors import ShapeMismatch, StartUnfit
 
 
 @MODELS.register_module()
-class DETR3D(Base3DDetector):
+class DETR3D(QueryDetector):
     """Camera-only detector whose queries read the image maps where their 3D points project to.
 
+    The weights are learnt a camera slot, so the cameras' order is part of the weights.
+
     Args:
-        img_backbone, img_neck: configs for mmdet3d's registry; the neck's maps go to the head, finest first.
         pts_bbox_head: keywords of `build_detr3d_head`, without those given here.
-        class_names: order of the logits.
-        pv_strides: input pixels a cell of each map of the neck.
-        num_cameras: the weights are learnt a camera slot, so the cameras' order is part of the weights.
-        max_detections: how many of queries × classes `decode` looks at.
-        grid_mask_prob: how likely GridMask hides a lattice of squares in the images of a training step.
         checkpoint_boxes: what the box branches of a checkpoint to be loaded answer in: `official`, `mmdet3d`
             (1.x), or `auto`, see `box_form`.
+        kwargs: see `QueryDetector`.
 
     Raises:
         ConfigInvalid: `checkpoint_boxes` is none of these.
     """
 
+    inputs = ("images", "lidar2img")
     numerics_version = 1
 
     def __init__(
         self,
         *,
-        img_backbone: dict,
-        img_neck: dict,
         pts_bbox_head: dict,
         point_cloud_range: Sequence[float],
         class_names: Sequence[str],
         pv_strides: Sequence[int],
         num_cameras: int = 6,
-        max_detections: int = MAX_DETECTIONS,
-        grid_mask_prob: float = 0.7,
         checkpoint_boxes: str = "auto",
-        criterion: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
+        **kwargs: object,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.class_names = tuple(class_names)
-        self.num_cameras = num_cameras
-        self.pv_strides = tuple(pv_strides)
-        self.max_detections = max_detections
+        super().__init__(
+            point_cloud_range=point_cloud_range,
+            class_names=class_names,
+            pv_strides=pv_strides,
+            num_cameras=num_cameras,
+            **kwargs,
+        )
         self.checkpoint_boxes = check_choice(checkpoint_boxes)
-        self.grid_mask = GridMask(prob=grid_mask_prob)
-        self.img_backbone = MODELS.build(img_backbone)
-        self.img_neck = MODELS.build(img_neck)
         self.pts_bbox_head = build_detr3d_head(
             point_cloud_range=tuple(point_cloud_range),
             num_classes=len(self.class_names),
@@ -80,7 +65,6 @@ class DETR3D(Base3DDetector):
             num_levels=len(self.pv_strides),
             **pts_bbox_head,
         )
-        self.criterion = SetCriterion(num_classes=len(self.class_names), **(criterion or {}))
 
     def own_form(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
         """Weights whose box branches answer in the official encoding, see `box_form`."""
@@ -88,19 +72,37 @@ class DETR3D(Base3DDetector):
             return checkpoint.weights
         return exchange_box_rows(checkpoint.weights, self.pts_bbox_head.reg_branches)
 
-    def extract_feat(self, images: Tensor) -> list[Tensor]:
-        """FPN maps, one (B, N, C, h, w) a level, of images (B, N, 3, H, W)."""
-        return camera_maps(images, grid_mask=self.grid_mask, backbone=self.img_backbone, neck=self.img_neck)
+    def output_specs(self, image_hw: tuple[int, int]) -> tuple[OutputSpec, ...]:
+        """See Detector."""
+        cameras, levels = self.num_cameras, len(self.pv_strides)
+        return (
+            *self.image_map_specs(image_hw),
+            *self.prediction_specs(),
+            self.query_spec("image_points", (cameras, 2), ("camera", "xy"), EXACT),
+            self.query_spec("image_visible", (cameras,), ("camera",), "bool"),
+            self.query_spec("image_weights", (cameras, levels), ("camera", "pv_level")),
+            self.query_spec("focal_feats", (self.pts_bbox_head.embed_dims,), ("channel",)),
+        )
 
-    def encode(self, images: Tensor, lidar2img: Tensor) -> DETR3DOutputs:
-        """One frame a sample: images (B, N, 3, H, W) normalised and padded, lidar2img (B, N, 4, 4).
+    def encode(self, frame: Mapping[str, Tensor], state: object = None) -> tuple[Outputs, object]:
+        """See Detector; there is no state.
 
         Raises:
             ShapeMismatch: the images are not those of `num_cameras` cameras, or the matrices not theirs.
         """
+        images, lidar2img = frame["images"], frame["lidar2img"]
         self._check(images, lidar2img)
         image_hw = tuple(images.shape[-2:])
-        return self.pts_bbox_head(self.extract_feat(images), lidar2img=lidar2img, image_hw=image_hw)
+        return self.pts_bbox_head(self.extract_feat(images), lidar2img=lidar2img, image_hw=image_hw), None
+
+    def start_from(self, kind: str, teacher: TeacherHead, *, image_scale: float) -> dict[str, Tensor]:
+        """See Detector and `query_start`. A 3D point is projected: no offset depends on a map's size."""
+        if kind == "none":
+            return {}
+        if kind == "head_and_encoder":
+            raise StartUnfit(["DETR3D has no encoder: set distiller.init_from_teacher='head'"])
+        require_same_range(self.output_specs((1, 1)), teacher.specs)
+        return query_start(kind, teacher.weights, self.head_weights())
 
     def _check(self, images: Tensor, lidar2img: Tensor) -> None:
         faults = []
@@ -111,29 +113,3 @@ class DETR3D(Base3DDetector):
             faults.append(f"lidar2img: expected {expected}, got {tuple(lidar2img.shape)}")
         if faults:
             raise ShapeMismatch("DETR3D looks through one row of cameras a sample: " + "; ".join(faults))
-
-    def decode(self, outputs: DETR3DOutputs) -> list[Detections]:
-        """Boxes of the last layer, see `decode_queries`."""
-        return [
-            decode_queries(logits, boxes, max_detections=self.max_detections)
-            for logits, boxes in zip(outputs.query_logits[-1], outputs.query_boxes[-1], strict=True)
-        ]
-
-    def loss(
-        self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: list[Det3DDataSample], **kwargs
-    ) -> dict[str, Tensor]:
-        """Losses of every decoder layer for a batch of frames, see `encode` and `SetCriterion`."""
-        outputs = self.encode(**batch_inputs_dict)
-        return self.criterion(outputs, ground_truth(batch_data_samples), self.pts_bbox_head.code_weights)
-
-    def predict(
-        self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: list[Det3DDataSample], **kwargs
-    ) -> list[Det3DDataSample]:
-        """The data samples with their detections, see `with_detections`."""
-        return with_detections(batch_data_samples, self.decode(self.encode(**batch_inputs_dict)))
-
-    def _forward(
-        self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: object = None, **kwargs
-    ) -> DETR3DOutputs:
-        """mmengine's `tensor` mode: the raw outputs."""
-        return self.encode(**batch_inputs_dict)

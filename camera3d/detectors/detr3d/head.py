@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from camera3d.detectors.detr3d.attention import ImageTable
 from camera3d.detectors.detr3d.decoder import Transformer
-from camera3d.detectors.detr3d.outputs import DETR3DOutputs
 from camera3d.detectors.query_based.branches import prediction_branches
+from camera3d.detectors.query_based.detector import named_maps
 from camera3d.detectors.query_based.refinement import centres_to_metres
 
 
@@ -31,6 +31,7 @@ class DETR3DHead(nn.Module):
         point_cloud_range: tuple[float, ...],
     ) -> None:
         super().__init__()
+        self.embed_dims = embed_dims
         self.point_cloud_range = point_cloud_range
         self.code_weights = nn.Parameter(torch.tensor(code_weights), requires_grad=False)
         self.transformer = transformer
@@ -44,8 +45,8 @@ class DETR3DHead(nn.Module):
 
     def forward(
         self, pv_feats: list[Tensor], *, lidar2img: Tensor, image_hw: tuple[int, int]
-    ) -> DETR3DOutputs:
-        """Outputs for a batch.
+    ) -> dict[str, Tensor]:
+        """The outputs of `DETR3D.output_specs` for a batch.
 
         Args:
             pv_feats: one (B, N, C, h, w) a level, finest first.
@@ -55,13 +56,20 @@ class DETR3DHead(nn.Module):
         images = ImageTable.of_maps(pv_feats, image_hw, lidar2img)
         trace = self.transformer(self.query_embedding.weight, images, self.reg_branches)
         logits = torch.stack(
-            [branch(feats) for branch, feats in zip(self.cls_branches, trace.query_feats, strict=True)]
+            [
+                branch(feats)
+                for branch, feats in zip(self.cls_branches, trace.query_feats.unbind(1), strict=True)
+            ],
+            dim=1,
         )
-        return DETR3DOutputs(
-            pv_feats=pv_feats,
-            query_logits=logits.float(),
-            query_boxes=centres_to_metres(trace.boxes_normalised, self.point_cloud_range),
-            query_feats=trace.query_feats,
-            reference_points=trace.reference_points,
-            reads=trace.reads,
-        )
+        return {
+            **named_maps(pv_feats),
+            "query_logits": logits.float(),
+            "query_boxes": centres_to_metres(trace.boxes_normalised, self.point_cloud_range),
+            "query_feats": trace.query_feats,
+            "reference_points": trace.reference_points,
+            "image_points": trace.reads.points,
+            "image_visible": trace.reads.visible,
+            "image_weights": trace.reads.weights,
+            "focal_feats": trace.reads.focal_feats,
+        }

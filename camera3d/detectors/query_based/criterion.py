@@ -7,8 +7,7 @@ detectors agree on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from camera3d.boxes import encode_official
+from camera3d.detectors.protocol import GroundTruth
 
 # Velocities are regressed but do not take part in the assignment.
 MATCHED_NUMBERS = 8
@@ -37,28 +37,6 @@ class OfficialBoxL1Cost(BaseMatchCost):
         predicted = pred_instances.bboxes[:, :MATCHED_NUMBERS]
         wanted = gt_instances.bboxes[:, :MATCHED_NUMBERS]
         return torch.cdist(predicted, wanted, p=1) * self.weight
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """One sample's boxes, (n, 9) in our convention, and labels, (n,)."""
-
-    boxes: Tensor
-    labels: Tensor
-
-
-class QueryPredictions(Protocol):
-    """What the criterion reads of a detector's outputs.
-
-    query_logits: (L, B, Q, classes), before the sigmoid.
-    query_boxes: (L, B, Q, 10) in the official encoding, see camera3d.boxes.
-    """
-
-    @property
-    def query_logits(self) -> Tensor: ...
-
-    @property
-    def query_boxes(self) -> Tensor: ...
 
 
 class SetCriterion(nn.Module):
@@ -83,15 +61,25 @@ class SetCriterion(nn.Module):
         )
 
     def forward(
-        self, outputs: QueryPredictions, ground_truth: list[GroundTruth], code_weights: Tensor
+        self,
+        logits_BLQK: Tensor,
+        boxes_BLQ10: Tensor,
+        ground_truth: Sequence[GroundTruth],
+        code_weights: Tensor,
     ) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_bbox` of the last layer, `d0.loss_cls` … of the others."""
+        """`loss_cls` and `loss_bbox` of the last layer, `d0.loss_cls` … of the others.
+
+        Args:
+            logits_BLQK: before the sigmoid.
+            boxes_BLQ10: in the official encoding, see camera3d.boxes.
+            code_weights: factor on each of the 10 box numbers.
+        """
         encoded = [GroundTruth(encode_official(gt.boxes), gt.labels) for gt in ground_truth]
         losses: dict[str, Tensor] = {}
-        num_layers = len(outputs.query_logits)
+        num_layers = logits_BLQK.shape[1]
         for layer in range(num_layers):
             prefix = "" if layer == num_layers - 1 else f"d{layer}."
-            logits, boxes = outputs.query_logits[layer], outputs.query_boxes[layer]
+            logits, boxes = logits_BLQK[:, layer], boxes_BLQ10[:, layer]
             loss_cls, loss_bbox = self._layer_loss(logits, boxes, encoded, code_weights)
             losses[prefix + "loss_cls"] = loss_cls
             losses[prefix + "loss_bbox"] = loss_bbox

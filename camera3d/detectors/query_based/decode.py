@@ -1,7 +1,4 @@
-"""From query predictions to boxes: the rule of the official NMS-free coder, without a detector.
-
-Stored query predictions are decoded by the same lines as those of a forward pass.
-"""
+"""From query predictions to boxes: the rule of the official NMS-free coder."""
 
 from __future__ import annotations
 
@@ -13,16 +10,14 @@ from camera3d.boxes import decode_official
 from camera3d.detectors.protocol import Detections
 
 MAX_DETECTIONS = 300
-# Boxes whose centre lies outside are dropped: the range plus ten metres around.
-POST_CENTER_RANGE = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
 
 
 def decode_queries(
     logits: Tensor,
     boxes: Tensor,
     *,
+    center_range: Sequence[float],
     max_detections: int = MAX_DETECTIONS,
-    center_range: Sequence[float] = POST_CENTER_RANGE,
 ) -> Detections:
     """The best of queries × classes: a query may be reported under several classes.
 

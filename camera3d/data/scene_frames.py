@@ -1,0 +1,115 @@
+"""The frames of many scenes, read ahead by worker processes and handed out scene by scene."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from camera3d.data.images import ImagePipeline
+from camera3d.data.index import NuScenesIndex, Scene
+from camera3d.data.streaming import StreamingFrames, StreamingItem
+from camera3d.errors import Camera3DError
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What went wrong with a frame, as a value."""
+
+    error: Camera3DError
+
+
+class _GuardedFrames(Dataset):
+    """Frames or failures: a DataLoader would bury an exception's message under its worker's traceback."""
+
+    def __init__(self, frames: StreamingFrames) -> None:
+        self._frames = frames
+
+    def __getitem__(self, row: int) -> StreamingItem | _Failure:
+        try:
+            return self._frames[row]
+        except Camera3DError as error:
+            return _Failure(error)
+
+
+class SceneFrames:
+    """Scenes with their frames, in the order of the index.
+
+    The worker processes start here and not later: what the caller opens afterwards, locks above all, is none
+    of theirs.
+
+    Args:
+        workers: processes that read images ahead; with 0 they are read when they are asked for.
+        pin_memory: whether a GPU will copy from the frames.
+        skip: asked for a scene's name when its first frame is about to be read; true leaves it out.
+    """
+
+    def __init__(
+        self,
+        index: NuScenesIndex,
+        pipeline: ImagePipeline,
+        dataroot: str | Path,
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        skip: Callable[[str], bool] = lambda name: False,
+    ) -> None:
+        self._index = index
+        self._skip = skip
+        self._begun: deque[Scene] = deque()
+        loader = DataLoader(
+            _GuardedFrames(StreamingFrames(index, pipeline, dataroot)),
+            batch_size=None,
+            sampler=_Rows(self._rows),
+            num_workers=workers,
+            pin_memory=pin_memory,
+            prefetch_factor=2 if workers else None,
+            worker_init_fn=_leave_signals_to_parent,
+            # Otherwise the loader draws a seed, and a training that evaluates sees other random numbers.
+            generator=torch.Generator(),
+        )
+        self._items = iter(loader)
+
+    def _rows(self) -> Iterator[int]:
+        for scene, rows in zip(self._index.scenes, self._index.scene_rows, strict=True):
+            if not self._skip(scene.name):
+                self._begun.append(scene)
+                yield from range(rows.first, rows.stop)
+
+    def __iter__(self) -> Iterator[tuple[Scene, Iterator[StreamingItem]]]:
+        """Each scene with its frames. Take all frames of a scene before the next scene.
+
+        Raises Camera3DError as reading a frame does, whichever process read it.
+        """
+        for first in self._items:
+            scene = self._begun.popleft()
+            yield scene, self._frames_of(scene, first)
+
+    def _frames_of(self, scene: Scene, first: StreamingItem | _Failure) -> Iterator[StreamingItem]:
+        for number in range(len(scene.frames)):
+            item = next(self._items) if number else first
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A sampler that decides as late as it can."""
+
+    rows: Callable[[], Iterator[int]]
+
+    def __iter__(self) -> Iterator[int]:
+        return self.rows()
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; a worker that dies of it hides the reason from its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # With SIGTERM the parent ends its workers: it must not do there what it does in the parent.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,145 @@
+"""From options, configs and a student to the targets of a training: checked, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+
+from cache_schema.fingerprint import digest
+from cache_schema.reader import TargetReader
+from camera3d.checkpoint import load_official
+from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames
+from camera3d.detectors import Detector
+from camera3d.detectors.builder import build_detector, load_config
+from camera3d.errors import ConfigInvalid
+from train.distillers.compared import ComparedMaps
+from train.distillers.config import DistillerConfig
+from train.distillers.distiller import TargetSource
+from train.distillers.fit import compared_maps, wanted_arrays
+from train.engine.checkpoints import sha256_of
+from train.engine.options import SOURCES, DistillOptions
+from train.targets import (
+    CachedTargets,
+    CacheSource,
+    DistortedLiveSource,
+    LiveSource,
+    TargetLayout,
+    check_areas,
+    check_store,
+)
+from train.targets.checks import covered, expectation, teacher_config_path
+from train.targets.confidence import check_confidence
+from train.targets.description import TeacherDescription
+
+
+@dataclass(frozen=True)
+class TargetSetting:
+    """Where a distillation's targets come from.
+
+    Attributes:
+        name: a store's fingerprint, or the live teacher's weights.
+        index: the frames that have targets.
+        transforms: of the training's dataset.
+    """
+
+    name: str
+    index: NuScenesIndex
+    teacher: TeacherDescription
+    maps: ComparedMaps
+    source: TargetSource
+    transforms: Sequence[Callable] = ()
+
+
+def target_setting(
+    config: Config,
+    chosen: DistillerConfig,
+    options: DistillOptions,
+    index: NuScenesIndex,
+    student: Detector,
+    device: torch.device,
+) -> TargetSetting:
+    """The targets that the options name. Raises CacheError, Camera3DError: see the store and the checks."""
+    if options.teacher_source == "cache":
+        return _cached(config, chosen, options, index, student)
+    return _live(config, chosen, options, index, student, device)
+
+
+def from_store(
+    config: Config, chosen: DistillerConfig, student: Detector, reader: TargetReader, index: NuScenesIndex
+) -> TargetSetting:
+    """The targets of an open store. Raises TargetsUnfit when it does not go with student and terms."""
+    teacher = TeacherDescription.of_store(reader)
+    maps = compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), teacher)
+    wanted = wanted_arrays(chosen, maps, teacher)
+    check_store(reader.spec, wanted, tuple(n for n, needs in chosen.needs.items() if needs.whole_maps))
+    names = dict.fromkeys(name for term in wanted.values() for name in term)
+    source = CacheSource(TargetLayout.of_store(reader.spec))
+    return TargetSetting(digest(reader.spec), index, teacher, maps, source, (CachedTargets(reader, names),))
+
+
+def _cached(
+    config: Config,
+    chosen: DistillerConfig,
+    options: DistillOptions,
+    index: NuScenesIndex,
+    student: Detector,
+) -> TargetSetting:
+    if options.cache is None:
+        raise ConfigInvalid("--cache: name the store, or choose --teacher-source live")
+    path = teacher_config_path(config)
+    checkpoint = None if options.teacher_checkpoint is None else sha256_of(options.teacher_checkpoint)
+    expected = expectation(config, index, load_config(path) if path else None, checkpoint)
+    reader = TargetReader(options.cache, expect=expected)
+    index = covered(index, reader, allow_partial=options.allow_partial)
+    setting = from_store(config, chosen, student, reader, index)
+    heatmap = any(needs.heatmap for needs in chosen.needs.values())
+    check_areas(reader.spec, vars(chosen.areas), heatmap=heatmap)
+    if terms := chosen.reading_confidence:
+        tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
+        check_confidence(reader, tokens, terms, min_score=chosen.areas.min_score)
+    return setting
+
+
+def _live(
+    config: Config,
+    chosen: DistillerConfig,
+    options: DistillOptions,
+    index: NuScenesIndex,
+    student: Detector,
+    device: torch.device,
+) -> TargetSetting:
+    if options.teacher_source not in SOURCES:
+        raise ConfigInvalid(f"--teacher-source {options.teacher_source}: one of {', '.join(SOURCES)}")
+    if options.cache is not None or options.allow_partial:
+        raise ConfigInvalid(
+            f"--teacher-source {options.teacher_source} reads no store: leave --cache and --allow-partial out"
+        )
+    path = teacher_config_path(config)
+    if path is None or options.teacher_checkpoint is None:
+        raise ConfigInvalid(
+            f"--teacher-source {options.teacher_source} runs the teacher: give --teacher-checkpoint, and a"
+            " config that says `teacher = <config file>`"
+        )
+    teacher_config = load_config(path)
+    teacher = build_detector(teacher_config)
+    load_official(teacher, options.teacher_checkpoint)
+    description = TeacherDescription.of_detector(teacher, teacher_config)
+    maps = compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), description)
+    teacher.to(device)
+    pipeline = ImagePipeline.from_config(teacher_config.inputs)
+    name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
+    if options.teacher_source == "live":
+        live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot))
+        return TargetSetting(name, index, description, maps, live)
+    own = ImagePipeline.from_config(config.inputs)
+    ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
+    if len(ratios) > 1 or (own.mean, own.std, own.to_rgb) != (pipeline.mean, pipeline.std, pipeline.to_rgb):
+        raise ConfigInvalid(
+            f"live_fd enlarges the student's images for the teacher: scale, padding and normalisation of"
+            f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
+            f" {pipeline.to_dict()}"
+        )
+    return TargetSetting(name, index, description, maps, DistortedLiveSource(teacher, pipeline.pad_hw))
