@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cache_schema.codec import crc32c, raw_bytes
 from cache_schema.contents import StoreContents
 from cache_schema.documents import read_document
 from cache_schema.errors import Corrupt, Problem, SampleMissing, SpecInvalid
@@ -84,6 +83,10 @@ class TargetReader:
         self.path = store_path(path)
         self.expect = expect
         self.verify_checksums = verify_checksums
+        # What comes over a network is another answer every time, and the checksum is quick beside it.
+        remote = isinstance(self.path, S3Path)
+        self._always_tested = verify_checksums is True or (verify_checksums == "first" and remote)
+        self._tested_once = verify_checksums == "first"
         self._contents = StoreContents(self.path)
         self.spec: StoreSpec = self._contents.spec
         if expect is not None:
@@ -205,24 +208,15 @@ class TargetReader:
         name = record.array.name
         try:
             shard_number, slot = divmod(place.row, record.samples_per_shard)
-            values = self._shard(place.scene_name, name, shard_number).read(slot)
-            if self.verify_checksums:
-                self._verify(values, record.crc32c[place.row], place, name)
+            position = place.number * len(self._array_numbers) + self._array_numbers[name]
+            test = self._always_tested or (self._tested_once and not self._verified[position])
+            values = self._shard(place.scene_name, name, shard_number).read(slot, test=test)
         except Corrupt as error:
             where = f"sample {sample_token}, scene {place.scene_name}, array {name}"
             raise Corrupt(f"{where}: {error}") from None
+        if test:
+            self._verified[position] = 1
         return values
-
-    def _verify(self, values: np.ndarray, checksum: str, place: _Place, array_name: str) -> None:
-        """Test values against their checksum, unless that was done and is not always wanted."""
-        position = place.number * len(self._array_numbers) + self._array_numbers[array_name]
-        # What comes over a network is another answer every time, and the checksum is quick beside it.
-        once = self.verify_checksums == "first" and not isinstance(self.path, S3Path)
-        if once and self._verified[position]:
-            return
-        if crc32c(raw_bytes(values)) != checksum:
-            raise Corrupt("its values do not match their checksum")
-        self._verified[position] = 1
 
     def _open_scene(self, scene_name: str) -> _Scene:
         path = self.path / SCENES_GROUP / scene_name / MANIFEST_NAME
@@ -246,5 +240,6 @@ class TargetReader:
             record.array,
             slots=record.samples_per_shard,
             nbytes=record.shard_nbytes[number],
+            checksums=record.checksums_in_shard(number),
             rows=record.rows_in_shard(number),
         )
