@@ -92,22 +92,24 @@ def write_head(folder: Path, parameters: Mapping[str, np.ndarray], manifest: Hea
     write_new(folder / MANIFEST_NAME, pack_manifest(manifest))
 
 
-def read_head(folder: StorePath, fingerprint: str, sealed: str | None = None) -> dict[str, np.ndarray]:
-    """All parameters by dotted name, float32, each tested against its checksum.
+def read_head_manifest(folder: StorePath, fingerprint: str, sealed: str | None) -> HeadManifest:
+    """The manifest of a head.
 
     Args:
         folder: the head's group.
         fingerprint: of the store.
-        sealed: SHA-256 that its manifest must have.
+        sealed: SHA-256 that its manifest must have; None when the store is not sealed.
 
     Raises StoreNotFound when no head was published here, FingerprintMismatch when it is that of another
-    store, Corrupt when a parameter is damaged or the head is not the one that was sealed.
+    store, Corrupt when the manifest is damaged, or gone or another one although it was sealed.
     """
     path = folder / MANIFEST_NAME
     try:
         data = read_document(path)
         manifest = unpack_manifest(data, path, HeadManifest)
     except FileNotFoundError:
+        if sealed is not None:
+            raise Corrupt(f"{folder} lacks the teacher head that was sealed.\n{REDO}") from None
         raise StoreNotFound(
             f"{folder} holds no teacher head.\n"
             "Run the dump again over the same store: it writes what is missing."
@@ -119,6 +121,11 @@ def read_head(folder: StorePath, fingerprint: str, sealed: str | None = None) ->
             f"{folder} was written by another dump than the one that began the store.\n"
             "Remove the folder, and run the dump again over the store to make it anew."
         )
+    return manifest
+
+
+def read_head(folder: StorePath, manifest: HeadManifest) -> dict[str, np.ndarray]:
+    """All parameters by dotted name, float32, each tested against its checksum. Raises Corrupt."""
     try:
         return {record.name: read_parameter(folder, record) for record in manifest.parameters}
     except FileNotFoundError as error:

@@ -49,12 +49,14 @@ class DistillOptions(TrainOptions):
         teacher_source: cache, live or live_fd.
         teacher_checkpoint: weights of a live teacher; with a cache, what the store must have been made of.
         allow_partial: train on the scenes that the store holds.
+        expect_digest: of the store, or its first 12 digits or more.
     """
 
     cache: str | None = None
     teacher_source: str = "cache"
     teacher_checkpoint: str | None = None
     allow_partial: bool = False
+    expect_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _cached(
     path = teacher_config_path(config)
     checkpoint = None if options.teacher_checkpoint is None else sha256_of(options.teacher_checkpoint)
     expected = expectation(config, index, load_config(path) if path else None, checkpoint)
-    reader = TargetReader(options.cache, expect=expected)
+    reader = TargetReader(options.cache, expect=expected, expect_digest=options.expect_digest)
     index = covered(index, reader, allow_partial=options.allow_partial)
     teacher = TeacherDescription.of_store(reader)
     pairs = level_pairs(chosen, student.feature_maps(tuple(config.inputs.pad_hw)), teacher)
@@ -199,9 +201,10 @@ def _live(
 ) -> TargetSetting:
     if options.teacher_source not in SOURCES:
         raise ConfigInvalid(f"--teacher-source {options.teacher_source}: one of {', '.join(SOURCES)}")
-    if options.cache is not None or options.allow_partial:
+    if options.cache is not None or options.allow_partial or options.expect_digest is not None:
         raise ConfigInvalid(
-            f"--teacher-source {options.teacher_source} reads no store: leave --cache and --allow-partial out"
+            f"--teacher-source {options.teacher_source} reads no store: leave --cache, --allow-partial and"
+            " --expect-digest out"
         )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:
