@@ -26,6 +26,7 @@ BLOSC_LEVEL = 5
 CRC_NBYTES = 4
 _SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 _CRC = struct.Struct("<I")
+_MAX_ITEM_NBYTES = 2**31 - 1  # of numpy
 # Flags and sizes that start a Blosc 1 frame: four bytes, then nbytes, blocksize and cbytes.
 _BLOSC_HEADER = struct.Struct("<4xIII")
 
@@ -109,17 +110,18 @@ class ChunkRuns:
     """
 
     def __init__(self, nbytes: int) -> None:
-        contents = bytes(nbytes - CRC_NBYTES)
-        self._chunk = contents + packed_crc32c(contents)
+        self._nbytes = nbytes
         self._known = [0]
 
     def crc32c(self, n_chunks: int) -> str:
         """That of so many intact chunks."""
         known = self._known
         if n_chunks >= len(known):
+            contents = bytes(self._nbytes - CRC_NBYTES)
+            chunk = contents + packed_crc32c(contents)
             known = list(known)  # a list of its own: other threads may be here too
             while len(known) <= n_chunks:
-                known.append(google_crc32c.extend(known[-1], self._chunk))
+                known.append(google_crc32c.extend(known[-1], chunk))
             self._known = known
         return f"{known[n_chunks]:08x}"
 
@@ -174,9 +176,11 @@ class Chunks:
             table = self._bytes.reshape(n_chunks, layout.largest_nbytes)
             found = crc32c(table[:, -CRC_NBYTES:].tobytes())
             self._crc32c = layout.runs.crc32c(n_chunks)
-            # An item is a chunk without the checksum behind it: all are copied in one call.
-            item = np.dtype((np.void, array.chunk_nbytes))
-            self._view = np.ndarray((n_chunks,), item, self._bytes, strides=(layout.largest_nbytes,))
+            self._view = table[:, :-CRC_NBYTES]
+            if array.chunk_nbytes <= _MAX_ITEM_NBYTES:
+                # Chunks as items of an array are copied a little faster than as rows of bytes.
+                item = np.dtype((np.void, array.chunk_nbytes))
+                self._view = np.ndarray((n_chunks,), item, self._bytes, strides=(layout.largest_nbytes,))
         else:
             found = self._crc32c = stored_crc32c(self._bytes)
             self._bytes = self._bytes[:-CRC_NBYTES]

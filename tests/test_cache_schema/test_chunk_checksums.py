@@ -9,6 +9,8 @@ import xarray
 import zarr
 from corruption_cases import HEAD, profile_store
 
+from cache_schema import codec
+from cache_schema.array_spec import ArraySpec
 from cache_schema.codec import ChunkRuns, crc32c, packed_crc32c
 from cache_schema.errors import Corrupt
 from cache_schema.inspection.verify import verify
@@ -116,3 +118,20 @@ def test_the_checksum_of_a_run_depends_on_its_size_alone(n_chunks, nbytes):
     rng = np.random.default_rng(n_chunks)
     chunks = [contents + packed_crc32c(contents) for contents in map(rng.bytes, [nbytes - 4] * n_chunks)]
     assert ChunkRuns(nbytes).crc32c(n_chunks) == crc32c(b"".join(chunks))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 4])
+def test_chunks_beyond_what_numpy_takes_as_an_item(monkeypatch, rows):
+    monkeypatch.setattr(codec, "_MAX_ITEM_NBYTES", 10)
+    array = ArraySpec(
+        name="a",
+        dtype="int16",
+        shape=(5, 3),
+        dimension_names=("row", "x"),
+        compressed=False,
+        rows_per_chunk=3,
+    )
+    values = np.arange(3 * rows, dtype="<i2").reshape(rows, 3)
+    encoded = codec.encode(array, values)
+    chunks = codec.Chunks(codec.ChunkLayout(array), memoryview(encoded.pieces[0]), encoded.crc32c, rows)
+    np.testing.assert_array_equal(chunks.values(test=True), values)
