@@ -277,7 +277,7 @@ def write_zarr(path: Path, spec: StoreSpec, stacked: Arrays) -> None:
             chunks=(1, *array.shape),
             shards=values.shape,
             filters=None,
-            compressors=(blosc, Crc32cCodec()) if array.compressed else None,
+            compressors=(blosc, Crc32cCodec()) if array.compressed else (Crc32cCodec(),),
         )[:] = values
     for file in path.rglob("c/**/*"):
         if file.is_file():

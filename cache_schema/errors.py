@@ -50,6 +50,10 @@ class Unreadable(CacheError):
     """The system does not hand a file out; the file itself may be as it was written."""
 
 
+class DigestMismatch(CacheError):
+    """The store is another one than the one that the caller named by its digest, or has none."""
+
+
 class NotOurs(CacheError):
     """Something in a store that no dump made, a link or a folder of somebody's: it is left as it is."""
 

@@ -38,9 +38,10 @@ class FileRecord(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayRecord(Fact):
-    """One array of a scene: what it is, and a checksum of every sample's values before compression.
+    """One array of a scene: what it is, and a checksum of every sample.
 
-    Of a ragged array also how many rows each sample has.
+    That is the CRC-32C at the end of its chunk, or, of a ragged array, the one of those at the ends of its
+    chunks. Of a ragged array also how many rows each sample has.
     """
 
     array: Annotated[ArraySpec, fact(ArraySpec)]
@@ -53,6 +54,11 @@ class ArrayRecord(Fact):
         """Rows of the samples in shard `number`, None when the array is not ragged."""
         start = number * self.samples_per_shard
         return None if self.rows is None else self.rows[start : start + self.samples_per_shard]
+
+    def checksums_in_shard(self, number: int) -> tuple[str, ...]:
+        """Checksums of the samples in shard `number`."""
+        start = number * self.samples_per_shard
+        return self.crc32c[start : start + self.samples_per_shard]
 
     def contradictions(self) -> list[Problem]:
         if (self.rows is not None) != self.array.ragged:
@@ -99,7 +105,7 @@ class SceneManifest(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterRecord(Fact):
-    """One float32 parameter of the teacher's decoder or head."""
+    """One float32 parameter of the teacher's decoder or head, and the CRC-32C at the end of its chunk."""
 
     name: Annotated[str, names.parameter_name]
     shape: Annotated[tuple[int, ...], each(integer(1))]

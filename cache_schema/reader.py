@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cache_schema.codec import crc32c, raw_bytes
 from cache_schema.contents import StoreContents
 from cache_schema.documents import read_document
 from cache_schema.errors import Corrupt, Problem, SampleMissing, SpecInvalid
@@ -51,11 +50,13 @@ class TargetReader:
 
     Safe to share between threads and to use in forked or spawned workers; pickles as its arguments. It sees
     the scenes that were published when a sample was first asked for, and no other manifests after that. Of a
-    sealed store these are the ones that the seal names. Memory does not grow with what was read.
+    sealed store these are the ones that the seal names, and the head is the one that it names, in workers
+    too. Memory does not grow with what was read.
 
     Args:
         path: the store.
         expect: what the store must have been made of; any part of a spec, see `fingerprint.difference`.
+        expect_digest: the store's digest, which its seal decides, or the first 12 digits of it or more.
         verify_checksums: whether arrays are tested against the checksums made when they were written: "first"
             when this reader first gives one out (from an object store: whenever it does), True always, False
             never. Workers that are forked from a process that knows the store's samples (has asked for
@@ -65,7 +66,9 @@ class TargetReader:
         StoreNotFound: nothing, or no store of ours, at `path`.
         SchemaTooNew: a later format wrote it.
         FingerprintMismatch: it was made of something else than expected; says which parts differ.
-        SpecInvalid: `expect` names a fact that no store has, or `verify_checksums` is something else.
+        DigestMismatch: it has another digest than expected, or none as it is not sealed.
+        SpecInvalid: `expect` names a fact that no store has, `expect_digest` can be no digest, or
+            `verify_checksums` is something else.
         Corrupt: what the store says about itself is damaged, or its seal is another store's. From the first
             use of a sample on also when a scene is not the one that was sealed or planned, or is missing.
         Unreadable: the system does not hand a file of it out.
@@ -76,6 +79,7 @@ class TargetReader:
         path: str | StorePath,
         *,
         expect: StoreSpec | Mapping[str, Any] | None = None,
+        expect_digest: str | None = None,
         verify_checksums: bool | Literal["first"] = "first",
     ) -> None:
         if verify_checksums not in (True, False, "first"):
@@ -84,19 +88,35 @@ class TargetReader:
         self.path = store_path(path)
         self.expect = expect
         self.verify_checksums = verify_checksums
+        # What comes over a network is another answer every time, and the checksum is quick beside it.
+        remote = isinstance(self.path, S3Path)
+        self._always_tested = verify_checksums is True or (verify_checksums == "first" and remote)
+        self._tested_once = verify_checksums == "first"
         self._contents = StoreContents(self.path)
         self.spec: StoreSpec = self._contents.spec
         if expect is not None:
             require(expect, self.spec, self.path)
+        if expect_digest is not None:
+            self._contents.require_digest(expect_digest)
         self._array_numbers = {array.name: number for number, array in enumerate(self.spec.stored_arrays)}
         self._scene = lru_cache(maxsize=_OPEN_SCENES)(self._open_scene)
         self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._open_shard)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "expect": self.expect, "verify_checksums": self.verify_checksums}
+        return {
+            "path": self.path,
+            "expect": self.expect,
+            "expect_digest": self.digest,  # a worker reads the store that was opened here, or none
+            "verify_checksums": self.verify_checksums,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the store; None when it was not sealed when this reader opened it."""
+        return self._contents.digest
 
     @cached_property
     def scenes(self) -> dict[str, tuple[str, ...]]:
@@ -171,12 +191,10 @@ class TargetReader:
     def read_teacher_head(self) -> dict[str, np.ndarray]:
         """Weights of the teacher's head, float32 by dotted name.
 
-        Raises StoreNotFound when none were written, FingerprintMismatch when another dump wrote them, Corrupt
-        when they are damaged.
+        Raises StoreNotFound when none were written or sealed, FingerprintMismatch when another dump wrote
+        them, Corrupt when they are damaged or not those that were sealed.
         """
-        seal = self._contents.seal
-        sealed = None if seal is None else seal.teacher_head_sha256
-        return read_head(self.path / HEAD_GROUP, self._contents.fingerprint, sealed)
+        return read_head(self.path / HEAD_GROUP, self._contents.head_manifest())
 
     def _wanted(self, names: Iterable[str] | None) -> list[str]:
         known = self._array_numbers
@@ -205,24 +223,15 @@ class TargetReader:
         name = record.array.name
         try:
             shard_number, slot = divmod(place.row, record.samples_per_shard)
-            values = self._shard(place.scene_name, name, shard_number).read(slot)
-            if self.verify_checksums:
-                self._verify(values, record.crc32c[place.row], place, name)
+            position = place.number * len(self._array_numbers) + self._array_numbers[name]
+            test = self._always_tested or (self._tested_once and not self._verified[position])
+            values = self._shard(place.scene_name, name, shard_number).read(slot, test=test)
         except Corrupt as error:
             where = f"sample {sample_token}, scene {place.scene_name}, array {name}"
             raise Corrupt(f"{where}: {error}") from None
+        if test:
+            self._verified[position] = 1
         return values
-
-    def _verify(self, values: np.ndarray, checksum: str, place: _Place, array_name: str) -> None:
-        """Test values against their checksum, unless that was done and is not always wanted."""
-        position = place.number * len(self._array_numbers) + self._array_numbers[array_name]
-        # What comes over a network is another answer every time, and the checksum is quick beside it.
-        once = self.verify_checksums == "first" and not isinstance(self.path, S3Path)
-        if once and self._verified[position]:
-            return
-        if crc32c(raw_bytes(values)) != checksum:
-            raise Corrupt("its values do not match their checksum")
-        self._verified[position] = 1
 
     def _open_scene(self, scene_name: str) -> _Scene:
         path = self.path / SCENES_GROUP / scene_name / MANIFEST_NAME
@@ -246,5 +255,6 @@ class TargetReader:
             record.array,
             slots=record.samples_per_shard,
             nbytes=record.shard_nbytes[number],
+            checksums=record.checksums_in_shard(number),
             rows=record.rows_in_shard(number),
         )

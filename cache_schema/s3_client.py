@@ -26,11 +26,26 @@ ATTEMPTS = 7
 TIMEOUT_S = 30.0  # without a byte from the server
 _FIRST_WAIT_S = 0.1  # doubles with every attempt
 _RETRIED = (408, 429, 500, 502, 503, 504)
+_RACED = 409  # another conditional upload of this key runs, and may yet fail
+_EXISTS = 412
+_NOT_IMPLEMENTED = 501
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _BLOCK_NBYTES = 1 << 20
 _ANSWER_NBYTES = 1 << 24  # of an answer whose length nobody can know before
 
 _local = threading.local()
+
+
+class ObjectExists(Exception):
+    """An object is where one was to be made.
+
+    Attributes:
+        perhaps_ours: whether an earlier attempt got no proper answer, and may have made it all the same.
+    """
+
+    def __init__(self, url: str, *, perhaps_ours: bool) -> None:
+        super().__init__(f"{url} is there already")
+        self.perhaps_ours = perhaps_ours
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     body: BinaryIO | None = None,
     limit: int | None = None,
+    unless_there: bool = False,
 ) -> Response:
     """One request, repeated while the server or the network fails in a way that may pass.
 
@@ -58,14 +74,18 @@ def request(
         key: of the object; empty for the bucket itself.
         body: what to upload, from its beginning.
         limit: most bytes that the answer may have; no more are taken.
+        unless_there: upload only where no object is.
 
     Raises:
         FileNotFoundError: no such object or bucket.
+        ObjectExists: with `unless_there`, when there is one.
+        NotImplementedError: the server cannot make an upload depend on that.
         Corrupt: the answer is longer than `limit`.
         StorageUnavailable: refused, or still failing after ATTEMPTS; names the object.
     """
     url = f"s3://{bucket}/{key}"
     limit = _ANSWER_NBYTES if limit is None else limit
+    headers = dict(headers or {}) | ({"if-none-match": "*"} if unless_there else {})
     payload = _EMPTY_SHA256 if body is None else _sha256(body)
     trouble = ""
     for attempt in range(ATTEMPTS):
@@ -73,7 +93,7 @@ def request(
             # At random, lest workers that failed together come back together.
             time.sleep(_FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
         try:
-            response = _once(method, bucket, key, query or {}, dict(headers or {}), body, payload, limit)
+            response = _once(method, bucket, key, query or {}, dict(headers), body, payload, limit)
         except (OSError, http.client.HTTPException) as error:
             _forget_connection()
             trouble = f"{type(error).__name__}: {error}"
@@ -84,8 +104,12 @@ def request(
             return response
         if response.status == 404:
             raise FileNotFoundError(2, "no such object", url)
+        if unless_there and response.status == _EXISTS:
+            raise ObjectExists(url, perhaps_ours=attempt > 0)
+        if unless_there and response.status == _NOT_IMPLEMENTED:
+            raise NotImplementedError(f"{url}: the server knows no If-None-Match")
         trouble = f"HTTP {response.status}"
-        if response.status not in _RETRIED:
+        if response.status not in _RETRIED and not (unless_there and response.status == _RACED):
             raise StorageUnavailable(
                 f"{method} {url}: {trouble}: {response.body[:300].decode(errors='replace')}\n"
                 "Look at AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cache_schema import fingerprint, names
-from cache_schema.codec import crc32c, encode, raw_bytes
+from cache_schema.codec import encode
 from cache_schema.errors import CacheError, NotFinite, Problem, SampleMissing, SpecInvalid, shown
 from cache_schema.fields import Unfit, integer
 from cache_schema.files import write_new
@@ -44,14 +44,13 @@ class ArrayWriter:
         if self._shard is None:
             path = self._folder / shard_key(array, len(self._shard_nbytes))
             self._shard = ShardWriter(path, self._per_shard * array.chunks_per_sample)
-        self._checksums.append(crc32c(raw_bytes(values)))
+        encoded = encode(array, values)
+        self._checksums.append(encoded.crc32c)
         n_chunks = 1
         if array.ragged:
             self._rows.append(len(values))
             n_chunks = array.n_chunks(len(values))
-        self._shard.append(
-            encode(array, values), n_chunks=n_chunks, n_missing=array.chunks_per_sample - n_chunks
-        )
+        self._shard.append(encoded.pieces, n_chunks=n_chunks, n_missing=array.chunks_per_sample - n_chunks)
         if self._shard.full:
             self._finish_shard()
 

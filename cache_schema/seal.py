@@ -8,17 +8,19 @@ import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from cache_schema import names
 from cache_schema.documents import is_there, read_document
 from cache_schema.errors import Corrupt, StoreNotFound
-from cache_schema.fields import Fact, each, fact, integer, optional, text
+from cache_schema.fields import Fact, each, fact, integer, optional
 from cache_schema.files import publish_file, sync_to_disk
 from cache_schema.fingerprint import digest as fingerprint_of
 from cache_schema.folders import inside
 from cache_schema.manifest import MANIFEST_NAME, pack_manifest, unpack_manifest
 from cache_schema.published import read_scene
+from cache_schema.spec import sha256
 from cache_schema.storage import S3Path, StorePath
 from cache_schema.store_plan import StorePlan, some
 from cache_schema.store_root import read_root
@@ -27,8 +29,6 @@ from cache_schema.zarr_metadata import METADATA_NAME
 
 SEAL_NAME = "sealed.json"
 
-digest = text(r"[0-9a-f]{64}", "a sha256 as 64 small hexadecimal digits")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SealedScene(Fact):
@@ -36,22 +36,30 @@ class SealedScene(Fact):
 
     scene_name: Annotated[str, names.scene_name]
     n_samples: Annotated[int, integer(1)]
-    manifest_sha256: Annotated[str, digest]
+    manifest_sha256: Annotated[str, sha256]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seal(Fact):
-    """What a finished store holds. It depends on nothing but that, so that racing sealers write the same."""
+    """What a finished store holds. It depends on nothing but that, so that racing sealers write the same.
+
+    Its digest is the store's: equal stores have equal ones, and no other store has the same.
+    """
 
     n_samples: Annotated[int, integer(1)]
     scenes: Annotated[tuple[SealedScene, ...], each(fact(SealedScene), minimum=1)]
-    root_sha256: Annotated[str, digest]  # of the root's zarr.json
-    teacher_head_sha256: Annotated[str | None, optional(digest)]  # of its manifest; None when there is none
+    root_sha256: Annotated[str, sha256]  # of the root's zarr.json
+    teacher_head_sha256: Annotated[str | None, optional(sha256)]  # of its manifest; None when there is none
 
     @property
     def manifest_sha256(self) -> dict[str, str]:
         """Digests of the manifests by scene name."""
         return {scene.scene_name: scene.manifest_sha256 for scene in self.scenes}
+
+    @cached_property
+    def digest(self) -> str:
+        """The store's digest: the SHA-256 of the seal's file, as 64 hexadecimal digits."""
+        return hashlib.sha256(pack_manifest(self)).hexdigest()
 
 
 def make_seal(store: StorePath, plan: StorePlan) -> Seal:
@@ -85,7 +93,7 @@ def write_seal(store: StorePath, seal: Seal) -> bool:
     written = publish_file(store, store / SEAL_NAME, pack_manifest(seal))
     if not written and (before := read_seal(store)) != seal:
         had = before.manifest_sha256
-        others = [name for name, sha256 in seal.manifest_sha256.items() if had.get(name) != sha256]
+        others = [name for name, digest in seal.manifest_sha256.items() if had.get(name) != digest]
         raise Corrupt(
             f"{store / SEAL_NAME} was made for other contents than the store has"
             f"{f': scenes {some(others)} differ' if others else ''}.\n"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cache_schema.codec import OVERHEAD_NBYTES, decode, plain_values
+from cache_schema.codec import ChunkLayout, Chunks
 from cache_schema.documents import FileBytes, reading
 from cache_schema.errors import Corrupt
 from cache_schema.shard_index import MISSING, index_nbytes, unpack_index
@@ -30,6 +30,7 @@ class ShardReader:
         array: whose shard it is.
         slots: samples that fit into it.
         nbytes: its size as recorded, in bytes.
+        checksums: what is recorded of each sample in it.
         rows: of a ragged array, how many each sample in it has.
         mapped: whether a local file is read through a memory map.
 
@@ -45,19 +46,18 @@ class ShardReader:
         *,
         slots: int,
         nbytes: int,
+        checksums: Sequence[str],
         rows: Sequence[int] | None = None,
         mapped: bool = True,
     ) -> None:
         self._path = path
-        self._array = array
+        self._layout = layout = ChunkLayout(array)
+        self._checksums = checksums
         self._rows = rows
         self._nbytes = nbytes
         self._map: mmap.mmap | None = None
-        largest = slots * (array.bytes_per_sample + OVERHEAD_NBYTES) + index_nbytes(
-            slots * array.chunks_per_sample
-        )
-        if array.ragged:
-            largest += slots * array.chunk_nbytes
+        n_chunks = slots * layout.per_sample
+        largest = n_chunks * layout.largest_nbytes + index_nbytes(n_chunks)
         if nbytes > largest:
             raise Corrupt(f"{path} is said to have {nbytes:,} bytes, {largest:,} is the most there can be")
         try:
@@ -65,11 +65,10 @@ class ShardReader:
         except FileNotFoundError:
             raise Corrupt(f"{path} is gone") from None
         try:
-            self._index = unpack_index(self._bytes, slots * array.chunks_per_sample)
+            self._index = unpack_index(self._bytes, n_chunks)
         except Corrupt as error:
             raise Corrupt(f"{path}: {error}") from None
-        self._keeps_views = self._map is not None and not array.compressed
-        self._views: list[np.ndarray | None] = [None] * slots
+        self._seen: list[Chunks | None] = [None] * slots
 
     def _opened(self, mapped: bool) -> "memoryview | RemoteBytes | FileBytes":
         if isinstance(self._path, S3Path):
@@ -88,27 +87,34 @@ class ShardReader:
         if found != self._nbytes:
             raise Corrupt(f"{self._path} has {found} bytes, {self._nbytes} were written")
 
-    def read(self, slot: int) -> np.ndarray:
-        """Values of the sample in a slot, in memory of their own. Raises Corrupt when they cannot be."""
+    def read(self, slot: int, *, test: bool) -> np.ndarray:
+        """Values of the sample in a slot, in memory of their own.
+
+        Args:
+            test: whether their bytes are tested against the checksum that is recorded.
+
+        Raises Corrupt.
+        """
         if self._map is not None and self._map.size() != self._nbytes:
             self._require_nbytes(self._map.size())
-        view = self._views[slot]
-        if view is not None:
-            return view.copy()
-        rows = None if self._rows is None else self._rows[slot]
         try:
-            start, end = self._extent(slot, 1 if rows is None else self._array.n_chunks(rows))
-            if not self._keeps_views:
-                return decode(self._array, self._bytes[start:end], rows)
-            view = self._views[slot] = plain_values(self._array, self._bytes[start:end], rows)
-            return view.copy()
+            chunks = self._seen[slot] or self._chunks(slot)
+            return chunks.values(test=test)
         except Corrupt as error:
             raise Corrupt(f"{self._path}, slot {slot}: {error}") from None
 
+    def _chunks(self, slot: int) -> Chunks:
+        rows = None if self._rows is None else self._rows[slot]
+        start, end = self._extent(slot, 1 if rows is None else self._layout.array.n_chunks(rows))
+        chunks = Chunks(self._layout, self._bytes[start:end], self._checksums[slot], rows)
+        if self._map is not None:
+            self._seen[slot] = chunks
+        return chunks
+
     def _extent(self, slot: int, n_chunks: int) -> tuple[int, int]:
         """Where the chunks of a sample begin and end; they lie one after the other."""
-        per_sample = self._array.chunks_per_sample
-        if not self._array.ragged:
+        per_sample = self._layout.per_sample
+        if not self._layout.array.ragged:
             offset, size = self._index[slot].tolist()
             if offset == MISSING:
                 raise Corrupt("a chunk is missing")
@@ -121,8 +127,8 @@ class ShardReader:
             raise Corrupt("more chunks than the sample has")
         if n_chunks == 0:
             return 0, 0
-        if (sizes != self._array.chunk_nbytes).any():
-            raise Corrupt(f"chunks that are not of {self._array.chunk_nbytes} bytes")
+        if (sizes != self._layout.largest_nbytes).any():
+            raise Corrupt(f"chunks that are not of {self._layout.largest_nbytes} bytes")
         if (offsets[1:] != offsets[:-1] + sizes[:-1]).any():
             raise Corrupt("chunks that do not follow one another")
         return int(offsets[0]), int(offsets[-1] + sizes[-1])

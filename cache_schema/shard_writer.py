@@ -4,6 +4,7 @@ zarr-python holds a whole shard in memory before it writes it, at 0.15 to 0.4 GB
 straight to the file and the index follows at the end, so that memory stays flat.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,19 +29,20 @@ class ShardWriter:
         self._end = 0
         self._file = path.open("xb", buffering=0)
 
-    def append(self, data: bytes | np.ndarray, *, n_chunks: int = 1, n_missing: int = 0) -> None:
+    def append(self, pieces: Sequence[bytes | np.ndarray], *, n_chunks: int = 1, n_missing: int = 0) -> None:
         """Write the next chunks and mark the slots after them as missing.
 
         Args:
-            data: the chunks, one after the other, all of one size.
+            pieces: bytes of the chunks, one after the other; all chunks have one size.
             n_chunks, n_missing: how many slots are filled, and how many after them are not.
 
         Raises ValueError when the shard has no room for them, OSError as the disk does.
         """
         if len(self._extents) + n_chunks + n_missing > self._slots:
             raise ValueError(f"shard has {self._slots} slots, {len(self._extents)} of them taken")
-        n_bytes = memoryview(data).nbytes // n_chunks if n_chunks else 0
-        self._write(data)
+        n_bytes = sum(memoryview(piece).nbytes for piece in pieces) // max(1, n_chunks)
+        for piece in pieces:
+            self._write(piece)
         self._extents += [(self._end + number * n_bytes, n_bytes) for number in range(n_chunks)]
         self._extents += [(MISSING, MISSING)] * n_missing
         self._end += n_chunks * n_bytes

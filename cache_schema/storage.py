@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from cache_schema.errors import Corrupt, StorageUnavailable, StoreNotFound
-from cache_schema.s3_client import request
+from cache_schema.s3_client import ObjectExists, request
 
 _SCHEME = "s3://"
 _ENDPOINT = "AWS_ENDPOINT_URL"
@@ -86,10 +87,13 @@ class S3Path:
 
     is_file = exists
 
-    def upload(self, body: BinaryIO) -> None:
-        """Put an object here, whole or not at all, over any that was there."""
+    def upload(self, body: BinaryIO, *, unless_there: bool = False) -> None:
+        """Put an object here, whole or not at all, over any that was there.
+
+        Raises ObjectExists and NotImplementedError, as `request` does, with `unless_there`.
+        """
         try:
-            request("PUT", self.bucket, self.key, body=body)
+            request("PUT", self.bucket, self.key, body=body, unless_there=unless_there)
         except FileNotFoundError:
             raise StorageUnavailable(f"{self}: there is no bucket {self.bucket}; make it first") from None
 
@@ -184,10 +188,24 @@ def names_below(folder: StorePath) -> tuple[list[str], list[str]]:
 
 
 def put_bytes(target: S3Path, data: bytes) -> bool:
-    """Upload `data` unless something is there; returns whether this call did it."""
+    """Upload `data` unless something is there; returns whether this call did it.
+
+    Of several that do so at once one gets True. One whose answer was lost counts equal bytes as its own.
+    With a server that knows no conditional upload two may both succeed: there is a warning.
+    """
     if target.exists():
         return False
-    target.upload(io.BytesIO(data))
+    try:
+        target.upload(io.BytesIO(data), unless_there=True)
+    except ObjectExists as error:
+        return error.perhaps_ours and target.size() == len(data) and target.read_bytes(len(data)) == data
+    except NotImplementedError:
+        warnings.warn(
+            f"{target}: the server knows no conditional upload (If-None-Match).\n"
+            "Let one process begin a store there before others join it.",
+            stacklevel=2,
+        )
+        target.upload(io.BytesIO(data))
     return True
 
 

@@ -1,6 +1,8 @@
 """The root group of a store: where its spec stands and where the scenes are."""
 
 import contextlib
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +51,47 @@ def create_root(path: StorePath, spec: StoreSpec, plan: StorePlan | None = None)
         raise exists
 
 
+@dataclass(frozen=True)
+class Root:
+    """What one reading of the root's `zarr.json` says.
+
+    Attributes:
+        plan: which scenes the store is to hold; None when it was made without saying so.
+        sha256: of the document.
+    """
+
+    spec: StoreSpec
+    plan: StorePlan | None
+    sha256: str
+
+
+def open_root(path: StorePath) -> Root:
+    """The root of the store at `path`.
+
+    Raises StoreNotFound, SchemaTooNew, or Corrupt when spec or plan do not match their checksums.
+    """
+    data = _root_document(path)
+    attributes = _attributes(data, path)
+    return Root(_spec(attributes, path), _plan(attributes, path), hashlib.sha256(data).hexdigest())
+
+
 def read_root(path: StorePath) -> StoreSpec:
     """The spec of the store at `path`.
 
     Raises StoreNotFound, SchemaTooNew, or Corrupt when the spec does not match its checksum.
     """
-    attributes = _root_attributes(path)
+    return _spec(_attributes(_root_document(path), path), path)
+
+
+def read_plan(path: StorePath) -> StorePlan | None:
+    """Which scenes the store at `path` is to hold; None when it was made without saying so.
+
+    Raises StoreNotFound, or Corrupt when the plan does not match its checksum.
+    """
+    return _plan(_attributes(_root_document(path), path), path)
+
+
+def _spec(attributes: dict[str, Any], path: StorePath) -> StoreSpec:
     if SPEC_ATTRIBUTE not in attributes:
         raise StoreNotFound(f"{path} is Zarr but no store of ours: it has no attribute {SPEC_ATTRIBUTE!r}")
     raw = attributes[SPEC_ATTRIBUTE]
@@ -66,12 +103,7 @@ def read_root(path: StorePath) -> StoreSpec:
         raise Corrupt(f"{path / METADATA_NAME}: {error}") from None
 
 
-def read_plan(path: StorePath) -> StorePlan | None:
-    """Which scenes the store at `path` is to hold; None when it was made without saying so.
-
-    Raises StoreNotFound, or Corrupt when the plan does not match its checksum.
-    """
-    attributes = _root_attributes(path)
+def _plan(attributes: dict[str, Any], path: StorePath) -> StorePlan | None:
     if PLAN_ATTRIBUTE not in attributes:
         return None
     raw = attributes[PLAN_ATTRIBUTE]
@@ -106,13 +138,17 @@ def _checksum(raw: Any) -> str | None:
         return None  # 1e-05 that became 1e905: JSON reads infinity there, and nobody wrote that
 
 
-def _root_attributes(path: StorePath) -> dict[str, Any]:
+def _root_document(path: StorePath) -> bytes:
     try:
-        document = parse_json(read_document(path / METADATA_NAME), path / METADATA_NAME)
+        return read_document(path / METADATA_NAME)
     except FileNotFoundError:
         raise StoreNotFound(
             f"no store at {path}: there is no {METADATA_NAME}.\n"
             f"Make one with extract/dump_teacher.py --out {path}"
         ) from None
+
+
+def _attributes(data: bytes, path: StorePath) -> dict[str, Any]:
+    document = parse_json(data, path / METADATA_NAME)
     attributes = document.get("attributes") if isinstance(document, dict) else None
     return attributes if isinstance(attributes, dict) else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cache_schema import names
-from cache_schema.codec import crc32c, raw_bytes
+from cache_schema.codec import CRC_NBYTES, crc32c, packed_crc32c, raw_bytes, stored_crc32c
 from cache_schema.documents import read_document
 from cache_schema.errors import (
     Corrupt,
@@ -85,28 +85,31 @@ def write_head(folder: Path, parameters: Mapping[str, np.ndarray], manifest: Hea
     for record in manifest.parameters:
         (folder / record.name).mkdir()
         values = np.asarray(parameters[record.name], order="C")
-        write_new(folder / record.name / parameter_key(record.shape), raw_bytes(values).tobytes())
+        data = raw_bytes(values).tobytes()
+        write_new(folder / record.name / parameter_key(record.shape), data + packed_crc32c(data))
     for path, data in head_documents({record.name: record.shape for record in manifest.parameters}).items():
         write_new(folder / path, data)
     write_new(folder / MANIFEST_NAME, pack_manifest(manifest))
 
 
-def read_head(folder: StorePath, fingerprint: str, sealed: str | None = None) -> dict[str, np.ndarray]:
-    """All parameters by dotted name, float32, each tested against its checksum.
+def read_head_manifest(folder: StorePath, fingerprint: str, sealed: str | None) -> HeadManifest:
+    """The manifest of a head.
 
     Args:
         folder: the head's group.
         fingerprint: of the store.
-        sealed: SHA-256 that its manifest must have.
+        sealed: SHA-256 that its manifest must have; None when the store is not sealed.
 
     Raises StoreNotFound when no head was published here, FingerprintMismatch when it is that of another
-    store, Corrupt when a parameter is damaged or the head is not the one that was sealed.
+    store, Corrupt when the manifest is damaged, or gone or another one although it was sealed.
     """
     path = folder / MANIFEST_NAME
     try:
         data = read_document(path)
         manifest = unpack_manifest(data, path, HeadManifest)
     except FileNotFoundError:
+        if sealed is not None:
+            raise Corrupt(f"{folder} lacks the teacher head that was sealed.\n{REDO}") from None
         raise StoreNotFound(
             f"{folder} holds no teacher head.\n"
             "Run the dump again over the same store: it writes what is missing."
@@ -118,16 +121,33 @@ def read_head(folder: StorePath, fingerprint: str, sealed: str | None = None) ->
             f"{folder} was written by another dump than the one that began the store.\n"
             "Remove the folder, and run the dump again over the store to make it anew."
         )
-    return {record.name: _read_parameter(folder, record) for record in manifest.parameters}
+    return manifest
 
 
-def _read_parameter(folder: StorePath, record: ParameterRecord) -> np.ndarray:
-    path = folder / record.name / parameter_key(record.shape)
-    nbytes = 4 * math.prod(record.shape)
+def read_head(folder: StorePath, manifest: HeadManifest) -> dict[str, np.ndarray]:
+    """All parameters by dotted name, float32, each tested against its checksum. Raises Corrupt."""
     try:
-        data = read_document(path, nbytes)
-    except FileNotFoundError:
-        raise Corrupt(f"{path} is gone") from None
-    if len(data) != nbytes or crc32c(data) != record.crc32c:
+        return {record.name: read_parameter(folder, record) for record in manifest.parameters}
+    except FileNotFoundError as error:
+        raise Corrupt(f"{error.filename} is gone.\n{REDO}") from None
+
+
+def read_parameter(folder: StorePath, record: ParameterRecord) -> np.ndarray:
+    """One parameter of the group in a folder.
+
+    Raises FileNotFoundError when it is gone, Corrupt when its file does not match the record, Unreadable.
+    """
+    path = folder / record.name / parameter_key(record.shape)
+    nbytes = parameter_nbytes(record)
+    stored = read_document(path, nbytes)
+    if len(stored) != nbytes:
+        raise Corrupt(f"{path} has {len(stored)} bytes, {nbytes} were written")
+    data = stored[:-CRC_NBYTES]
+    if not crc32c(data) == stored_crc32c(stored) == record.crc32c:
         raise Corrupt(f"{path} does not match the checksum of parameter {record.name}")
     return np.frombuffer(data, "<f4").reshape(record.shape).copy()
+
+
+def parameter_nbytes(record: ParameterRecord) -> int:
+    """Bytes of a parameter's file: its values, and their checksum."""
+    return 4 * math.prod(record.shape) + CRC_NBYTES

@@ -42,7 +42,10 @@ def parameter_key(shape: tuple[int, ...]) -> str:
 
 @lru_cache(maxsize=256)
 def array_document(array: ArraySpec, n_samples: int) -> bytes:
-    """`zarr.json` of one array of a scene; a sample is one chunk, or several when the array is ragged."""
+    """`zarr.json` of one array of a scene; a sample is one chunk, or several when the array is ragged.
+
+    Every chunk ends in its CRC-32C.
+    """
     blosc = BloscCodec(
         typesize=np.dtype(array.dtype).itemsize,
         cname=BLOSC_CNAME,
@@ -61,20 +64,25 @@ def array_document(array: ArraySpec, n_samples: int) -> bytes:
         dtype=array.dtype,
         fill_value=array.fill_value,
         dimension_names=("sample", *array.dimension_names),
-        compressors=(blosc, Crc32cCodec()) if array.compressed else None,
+        compressors=(blosc, Crc32cCodec()) if array.compressed else (Crc32cCodec(),),
+        attributes={
+            name: value
+            for name in ("role", "stride", "extent_m", "frame")
+            if (value := getattr(array, name)) is not None
+        },
     )
 
 
 @lru_cache(maxsize=1024)
 def parameter_document(name: str, shape: tuple[int, ...]) -> bytes:
-    """`zarr.json` of one float32 parameter of the teacher's head: one chunk, no compression."""
+    """`zarr.json` of one float32 parameter of the teacher's head: one chunk and its checksum."""
     return _array_document(
         shape=shape,
         chunks=shape,
         dtype="float32",
         fill_value=np.nan,
         dimension_names=[f"{name}:{axis}" for axis in range(len(shape))],
-        compressors=None,
+        compressors=(Crc32cCodec(),),
     )
 
 

@@ -24,6 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--cache", help="the store: a folder, or s3://bucket/prefix")
     parser.add_argument(
+        "--expect-digest",
+        metavar="HEX",
+        help="insist on the store with this digest, 12 digits or more (inspect_cache.py info prints it)",
+    )
+    parser.add_argument(
         "--allow-partial", action="store_true", help="train on the scenes that the store holds"
     )
     parser.add_argument(
@@ -44,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         shared = vars(options_of(args))
-        own = {name: getattr(args, name) for name in ("cache", "allow_partial", "teacher_source")}
+        names = ("cache", "expect_digest", "allow_partial", "teacher_source")
+        own = {name: getattr(args, name) for name in names}
         weights = distill(DistillOptions(**shared, **own, teacher_checkpoint=args.teacher_checkpoint))
     except (CacheError, Camera3DError) as error:
         if tells(error):

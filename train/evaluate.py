@@ -30,6 +30,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", help="its weights, loaded strictly")
     parser.add_argument("--from-cache", metavar="STORE", help="evaluate the teacher that dumped this store")
+    parser.add_argument(
+        "--expect-digest",
+        metavar="HEX",
+        help="with --from-cache: insist on the store with this digest, 12 digits or more of it"
+        " (inspect_cache.py info prints it)",
+    )
     parser.add_argument("--results", metavar="FILE", help="score a results JSON in the official format")
     parser.add_argument(
         "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"

@@ -35,6 +35,7 @@ class EvaluationOptions:
     config: str | None = None
     checkpoint: str | None = None
     from_cache: str | None = None
+    expect_digest: str | None = None  # of the store, or its first 12 digits or more
     results: str | None = None
     out: str | None = None
     device: str | None = None  # a GPU where there is one
@@ -69,6 +70,8 @@ def check_options(options: EvaluationOptions) -> None:
         raise ConfigInvalid(
             "name one thing to evaluate: a config with --checkpoint, or --from-cache STORE, or --results FILE"
         )
+    if options.expect_digest is not None and options.from_cache is None:
+        raise ConfigInvalid("--expect-digest is of a store: name it with --from-cache, or leave it out")
     if options.workers < 0:
         raise ConfigInvalid(f"--workers {options.workers}: must be 0 or more")
     if options.checkpoint is None and _world_size() > 1:
@@ -103,7 +106,7 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics:
 
     Raises ResultsIncomplete when it lacks samples of the split, with their count and the first tokens.
     """
-    reader = TargetReader(options.from_cache)
+    reader = TargetReader(options.from_cache, expect_digest=options.expect_digest)
     check_replayable(reader)
     class_names = reader.spec.outputs.class_names
     check_class_names(class_names)

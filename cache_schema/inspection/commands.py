@@ -105,6 +105,8 @@ def _summary(findings: Findings) -> str:
         ("state", state),
         ("teacher head", "there" if findings.has_head else "none"),
     ]
+    if findings.digest is not None:
+        rows.append(("digest", findings.digest))
     if findings.left_behind:
         rows.append(
             ("left behind", f"{len(findings.left_behind)} parts of dumps that still run, or were killed")

@@ -25,6 +25,7 @@ class Findings:
     """What was looked at, and what was found.
 
     Attributes:
+        digest: of the store, as its seal says; None when there is no seal that can be read.
         missing_scenes: planned and not there, which is no fault of a store that is not sealed.
         left_behind: temporary folders of dumps that run or were killed; not part of the store.
         aside: what was put aside, because it stood in the place of a scene; not part of the store either.
@@ -34,6 +35,7 @@ class Findings:
     samples: int = 0
     n_bytes: int = 0
     sealed: bool = False
+    digest: str | None = None
     planned: bool = False
     has_head: bool = False
     missing_scenes: list[str] = field(default_factory=list)

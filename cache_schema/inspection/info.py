@@ -5,14 +5,13 @@ from collections.abc import Collection
 from typing import Any
 
 from cache_schema.contents import StoreContents
+from cache_schema.errors import StoreNotFound
 from cache_schema.files import STAGING_PREFIX
 from cache_schema.inspection.tables import aligned, bytes_text, shape_text
-from cache_schema.manifest import HeadManifest, read_manifest
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, names_in
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import SCENES_GROUP
-from cache_schema.teacher_head import HEAD_GROUP
 
 
 def describe(path: StorePath) -> dict[str, Any]:
@@ -43,6 +42,7 @@ def describe(path: StorePath) -> dict[str, Any]:
         "scenes": scenes,
         "samples": n_samples,
         "sealed": contents.seal is not None,
+        "digest": contents.digest,
         "missing_scenes": None if plan is None else [name for name in plan.n_samples if name not in scenes],
         "left_behind": left_behind(path, scenes, plan),
         "arrays": [
@@ -54,7 +54,7 @@ def describe(path: StorePath) -> dict[str, Any]:
             }
             for array in spec.stored_arrays
         ],
-        "teacher_head": _head(path / HEAD_GROUP),
+        "teacher_head": _head(contents),
     }
 
 
@@ -81,10 +81,10 @@ def _teacher(spec: StoreSpec) -> dict[str, Any]:
     }
 
 
-def _head(folder: StorePath) -> dict[str, int] | None:
+def _head(contents: StoreContents) -> dict[str, int] | None:
     try:
-        manifest = read_manifest(folder, HeadManifest)
-    except FileNotFoundError:
+        manifest = contents.head_manifest()
+    except StoreNotFound:
         return None
     return {
         "parameters": len(manifest.parameters),
@@ -123,6 +123,7 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
         ("numerics", ", ".join(f"{name} {value}" for name, value in facts["numerics"].items())),
         ("samples", f"{facts['samples']:,} in {len(facts['scenes']):,} published scenes"),
         ("state", state),
+        ("digest", facts["digest"] or "none before it is sealed"),
         ("left behind", f"{len(left_behind)} unpublished parts" if left_behind else "nothing"),
     ]
     rows = [("array", "dtype", "shape of a sample", "bytes/sample", "raw", "on disk")]

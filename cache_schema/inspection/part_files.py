@@ -1,17 +1,17 @@
 """The files of one published part, a scene or the teacher head, against its manifest."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cache_schema.codec import crc32c, raw_bytes
+from cache_schema.codec import crc32c
 from cache_schema.documents import MAX_NBYTES, read_document
 from cache_schema.errors import Corrupt, Unreadable
 from cache_schema.inspection.faults import Fault, Findings
 from cache_schema.manifest import MANIFEST_NAME, ArrayRecord, FileRecord, HeadManifest, SceneManifest
 from cache_schema.shard_reader import ShardReader
 from cache_schema.storage import StorePath, names_below
+from cache_schema.teacher_head import parameter_nbytes, read_parameter
 from cache_schema.zarr_metadata import METADATA_NAME, parameter_key, shard_key
 
 
@@ -57,18 +57,18 @@ def check_scene_files(store: StorePath, part: str, manifest: SceneManifest, find
 
 def check_head_files(store: StorePath, part: str, manifest: HeadManifest, findings: Findings) -> int:
     """All of the teacher head; returns the bytes of its parameters."""
-    parameters = [
-        FileRecord(
-            path=f"{record.name}/{parameter_key(record.shape)}",
-            nbytes=4 * math.prod(record.shape),
-            crc32c=record.crc32c,
-        )
-        for record in manifest.parameters
-    ]
-    for record in (*manifest.metadata_files, *parameters):
+    for record in manifest.metadata_files:
         check_file(store, part, record, findings)
-    check_names(store, part, {r.path for r in (*manifest.metadata_files, *parameters)}, findings)
-    return sum(record.nbytes for record in parameters)
+    parameters = {}
+    for record in manifest.parameters:
+        path = f"{record.name}/{parameter_key(record.shape)}"
+        parameters[path] = parameter_nbytes(record)
+        try:
+            read_parameter(store / part, record)
+        except (FileNotFoundError, Corrupt, Unreadable) as error:
+            findings.faults.append(unread(part, f"{part}/{path}", store, error))
+    check_names(store, part, {*parameters, *(r.path for r in manifest.metadata_files)}, findings)
+    return sum(parameters.values())
 
 
 def check_file(store: StorePath, part: str, record: FileRecord, findings: Findings) -> None:
@@ -104,25 +104,26 @@ def check_names(store: StorePath, part: str, expected: Iterable[str], findings: 
 def check_shard(store: StorePath, shard: Shard) -> list[Fault]:
     """Read every sample of a shard; all faults but those of a shard that cannot be read at all."""
     first = shard.number * shard.record.samples_per_shard
-    checksums = shard.record.crc32c[first : first + shard.record.samples_per_shard]
+    checksums = shard.record.checksums_in_shard(shard.number)
     try:
         reader = ShardReader(
             store / shard.path,
             shard.record.array,
             slots=shard.record.samples_per_shard,
             nbytes=shard.nbytes,
+            checksums=checksums,
             rows=shard.record.rows_in_shard(shard.number),
             mapped=False,  # a bad sector, or a file that is cut meanwhile, would kill the process
         )
     except (Corrupt, Unreadable) as error:
         return [unread(shard.part, shard.path, store, error)]
     faults = []
-    for slot, checksum in enumerate(checksums):
+    for slot in range(len(checksums)):
         try:
-            if crc32c(raw_bytes(reader.read(slot))) != checksum:
-                raise Corrupt("its values do not match their checksum")
+            reader.read(slot, test=True)
         except Corrupt as error:
-            what = f"row {first + slot}: {without_path(error, store / shard.path)}"
+            reason = without_path(error, store / shard.path).removeprefix(f"slot {slot}: ")
+            what = f"row {first + slot}: {reason}"
             faults.append(Fault(shard.part, shard.path, what))
     return faults
 

@@ -42,9 +42,9 @@ from cache_schema.store_root import (
     SCENES_GROUP,
     SPEC_ATTRIBUTE,
     SPEC_CHECKSUM_ATTRIBUTE,
+    Root,
+    open_root,
     published_scenes,
-    read_plan,
-    read_root,
 )
 from cache_schema.teacher_head import HEAD_GROUP
 from cache_schema.zarr_metadata import METADATA_NAME, group_document
@@ -107,10 +107,9 @@ class _Said:
 
 
 def _check_root(store: StorePath, findings: Findings) -> _Said:
-    spec = plan = None
+    root = None
     try:
-        spec = read_root(store)
-        plan = read_plan(store)
+        root = open_root(store)
         data = read_document(store / METADATA_NAME)
         attributes = parse_json(data, store / METADATA_NAME)["attributes"]
         expected = group_document({name: attributes[name] for name in _ROOT_ATTRIBUTES if name in attributes})
@@ -118,6 +117,7 @@ def _check_root(store: StorePath, findings: Findings) -> _Said:
             findings.add("", METADATA_NAME, "is not what a dump writes")
     except Corrupt as error:
         findings.add("", METADATA_NAME, without_path(error, store / METADATA_NAME))
+    spec, plan = (None, None) if root is None else (root.spec, root.plan)
     findings.planned = plan is not None
     if isinstance(store, Path) and (store / SCENES_GROUP).is_symlink():
         findings.add("", SCENES_GROUP, "is a link, which no dump makes", damage=False)
@@ -131,7 +131,7 @@ def _check_root(store: StorePath, findings: Findings) -> _Said:
             findings.aside.append(name)
         elif name not in (METADATA_NAME, SCENES_GROUP, HEAD_GROUP, SEAL_NAME):
             findings.add("", name, _STRANGER, damage=False)
-    return _Said(spec, plan, _check_seal(store, plan, findings))
+    return _Said(spec, plan, _check_seal(store, root, findings))
 
 
 def _check_scene(
@@ -217,7 +217,7 @@ def _manifest(
     return None
 
 
-def _check_seal(store: StorePath, plan: StorePlan | None, findings: Findings) -> Seal | None:
+def _check_seal(store: StorePath, root: Root | None, findings: Findings) -> Seal | None:
     """The seal, if it is one of this store: it says that all is there, and which bytes."""
     try:
         seal = read_seal(store)
@@ -228,10 +228,11 @@ def _check_seal(store: StorePath, plan: StorePlan | None, findings: Findings) ->
         findings.add("", SEAL_NAME, without_path(error, store / SEAL_NAME))
         return None
     findings.sealed = True
-    if any(fault.path == METADATA_NAME for fault in findings.faults):
+    findings.digest = seal.digest
+    if root is None or any(fault.path == METADATA_NAME for fault in findings.faults):
         return seal  # the root is at fault, not the seal
     try:
-        require_own_seal(seal, store, plan)
+        require_own_seal(seal, store, root)
     except Corrupt as error:
         findings.add("", SEAL_NAME, without_path(error, store / SEAL_NAME))
         return None

@@ -1,8 +1,7 @@
 """Write the golden stores beside this file, one for each profile of the schema version.
 
-A change of the format gets a new schema version and new stores; those of older versions stay as they are.
+A change of the format gets a new schema version and new stores: remove the old ones, then
 
-Example:
     python tests/golden/make_stores.py tests/golden
 """
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from cache_schema.layout import DETECTION_ARRAYS, detection_arrays
 from cache_schema.spec import (
+    SCHEMA_VERSION,
     ArraySpec,
     DatasetFacts,
     FocalFacts,
@@ -134,6 +134,11 @@ def write_golden_store(path: Path, profile: str) -> None:
     writer.seal()
 
 
+def store_name(profile: str) -> str:
+    """Name of a golden store's folder."""
+    return f"store-v{SCHEMA_VERSION}-{profile}"
+
+
 if __name__ == "__main__":
     for name in PROFILES:
-        write_golden_store(Path(sys.argv[1]) / f"store-v2-{name}", name)
+        write_golden_store(Path(sys.argv[1]) / store_name(name), name)

@@ -15,8 +15,8 @@ class FaultyProxy(ThreadingHTTPServer):
     """Answers on 127.0.0.1.
 
     Attributes:
-        fault: what to do to a request, from its method and path: "pass", "500", "slow" or "cut", which sends
-            half of the body that was announced.
+        fault: what to do to a request, from its method and path: "pass", "500", "501" or "slow"; "cut" sends
+            half of the body that was announced, "lost" does what was asked for and answers 500.
         counts: how often each was done.
     """
 
@@ -56,8 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         fault = self.server.fault(self.command, self.path)
         self.server.counts[fault] += 1
-        if fault == "500":
-            self._answer(500, [], b"" if self.command == "HEAD" else b"<Error>injected</Error>")
+        if fault in ("500", "501"):
+            self._answer(int(fault), [], b"" if self.command == "HEAD" else b"<Error>injected</Error>")
             return
         if fault == "slow":
             time.sleep(SLOW_S)
@@ -72,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         length = answer.getheader("content-length") if self.command == "HEAD" else None
         backend.close()
+        if fault == "lost":
+            self._answer(500, [], b"<Error>injected</Error>")
+            return
         cut = fault == "cut" and len(content) > 1
         self._answer(answer.status, headers, content, length, cut=cut)
 

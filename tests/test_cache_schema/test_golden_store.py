@@ -1,4 +1,4 @@
-"""Stores of schema version 2 read as they ever did, and today's writer makes the same bytes."""
+"""Stores of this schema version read as they ever did, and today's writer makes the same bytes."""
 
 import json
 import re
@@ -17,12 +17,13 @@ from cache_schema.fields import canonical_json
 from cache_schema.quantise import float_maps
 from cache_schema.reader import TargetReader
 from cache_schema.seal import read_seal
+from cache_schema.spec import SCHEMA_VERSION
 from cache_schema.writer import StoreWriter
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
 
-from make_stores import PROFILES, write_golden_store  # noqa: E402
+from make_stores import PROFILES, store_name, write_golden_store  # noqa: E402
 
 # The BEV map of sample "token-a" as the teacher gave it; the channel's last rows are left out here.
 BEV_ROWS = [[-2.75, -1.0, 0.75, 2.5, -1.5], [0.25, 2.0, -2.0, -0.25, 1.5]]
@@ -34,7 +35,7 @@ def contents(store):
 
 
 def golden(profile):
-    return GOLDEN / f"store-v2-{profile}"
+    return GOLDEN / store_name(profile)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -47,7 +48,7 @@ def test_todays_writer_makes_the_same_bytes(tmp_path, profile):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_what_every_profile_holds(profile):
-    reader = TargetReader(golden(profile), expect={"profile": profile, "schema_version": 2})
+    reader = TargetReader(golden(profile), expect={"profile": profile, "schema_version": SCHEMA_VERSION})
     assert reader.spec.written_by == "focalcache 0.1.0"
     assert reader.scenes == {"scene-0061": ("token-a", "token-b")}
     assert reader.timestamp_us("token-b") == 1_532_402_927_500_000
@@ -143,10 +144,12 @@ def test_a_later_schema_is_refused_by_name(tmp_path, opener):
     store = tmp_path / "store"
     shutil.copytree(golden("exact"), store)
     root = json.loads((store / "zarr.json").read_text())
-    spec = root["attributes"]["focalcache"] | {"schema_version": 3, "written_by": "focalcache 3.0.0"}
+    later = {"schema_version": SCHEMA_VERSION + 1, "written_by": "focalcache 3.0.0"}
+    spec = root["attributes"]["focalcache"] | later
     root["attributes"] |= {"focalcache": spec, "focalcache_crc32c": codec.crc32c(canonical_json(spec))}
     (store / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(SchemaTooNew, match=r"focalcache 3\.0\.0' with schema_version 3; .* reads 2\."):
+    says = rf"focalcache 3\.0\.0' with schema_version {SCHEMA_VERSION + 1}; .* reads {SCHEMA_VERSION}\."
+    with pytest.raises(SchemaTooNew, match=says):
         opener(store)
 
 

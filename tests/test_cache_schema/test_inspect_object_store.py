@@ -61,12 +61,12 @@ def put(place: S3Path) -> None:
 
 
 DAMAGES = {
-    "scenes/scene-0001/bev_feats/c.0.0.0.0": (flip, "row 0: its values do not match their checksum"),
+    "scenes/scene-0001/bev_feats/c.0.0.0.0": (flip, "row 0: its bytes do not match their CRC-32C"),
     "scenes/scene-0001/can_bus/c.0.0": (S3Path.unlink, "is gone"),
     "scenes/scene-0001/can_bus/zarr.json": (flip, "does not match its checksum"),
     "scenes/scene-0001/query_boxes/c.0.0.0.0": (put, "has 4 bytes"),
     "scenes/scene-0002/manifest.json": (S3Path.unlink, "is gone"),
-    "teacher_head/decoder.weight/c.0.0": (flip, "does not match its checksum"),
+    "teacher_head/decoder.weight/c.0.0": (flip, "does not match the checksum of parameter"),
 }
 STRANGERS = ("notes.txt", "scenes/notes.txt", "scenes/scene-0003/bev_feats/c.9")
 

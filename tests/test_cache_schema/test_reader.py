@@ -153,7 +153,7 @@ def test_first_read_is_verified_and_later_ones_only_on_demand(store):
     for reader in (once, always):
         check_sample(reader, "scene-0001-token0")
     flip(path, 5)  # of the sample that was read
-    flip(path, 4 * 6 * 5 * 2 + 5)  # of the next one, which was not
+    flip(path, 4 * 6 * 5 * 2 + 4 + 5)  # of the next one, which was not
     assert not np.array_equal(
         once["scene-0001-token0"]["bev_feats"], sample_values("scene-0001-token0")["bev_feats"]
     )

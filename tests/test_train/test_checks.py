@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from train_cases import FRAMES, SCENES, TERMS, VERSION, prepare
 
-from cache_schema.errors import CacheError, FingerprintMismatch, StoreNotFound
+from cache_schema.errors import CacheError, DigestMismatch, FingerprintMismatch, StoreNotFound
 from cache_schema.reader import TargetReader
 from camera3d.errors import CheckpointMismatch, ConfigInvalid, SplitMismatch
 from train.distillers.areas import AreaOptions
@@ -58,6 +58,18 @@ def test_an_uncovered_split_is_counted_and_can_be_allowed(workshop):
 def test_a_store_of_no_scene_of_the_split_is_no_part_of_it(workshop, monkeypatch):
     monkeypatch.setattr("cache_schema.reader.TargetReader.__contains__", lambda self, token: False)
     assert "Give the store of this split" in failure(workshop, TargetsUnfit, allow_partial=True)
+
+
+def test_a_store_of_another_digest_is_refused(workshop):
+    store = workshop.store("exact")
+    digest = TargetReader(store).digest
+    said = failure(workshop, DigestMismatch, cache=str(store), expect_digest="0" * 12)
+    assert f"store has        {digest}" in said
+    assert prepare(workshop.options(workshop.student_config(), cache=str(store), expect_digest=digest[:12]))
+    live = {"cache": None, "teacher_source": "live", "expect_digest": digest}
+    assert "reads no store: leave --cache, --allow-partial and --expect-digest out" in failure(
+        workshop, ConfigInvalid, **live
+    )
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,14 @@ def test_store_of_another_split_is_refused(knowing, dataset, capsys):
     assert main(["--from-cache", str(store), *dataset, "--split", "one"]) == 0
 
 
+def test_a_store_of_another_digest_is_refused(dumped, dataset, capsys):
+    command = ["--from-cache", str(dumped), *dataset, "--split", "one", "--expect-digest"]
+    digest = TargetReader(dumped).digest
+    assert main([*command, digest[::-1]]) == 2
+    assert f"DigestMismatch: {dumped} is not the store that is expected" in capsys.readouterr().err
+    assert main([*command, digest[:12]]) == 0
+
+
 def test_a_store_of_any_arrays_replays(weights, dataset, tmp_path, capsys):
     store = tmp_path / "bev.zarr"
     options = ["--split", "one", "--arrays", "bev", "--workers", "0", "--threads", "1", "--out", str(store)]
@@ -250,6 +258,10 @@ def test_student_with_extra_parts_is_refused(weights, dataset, tmp_path, capsys)
 REFUSED = {
     "nothing to evaluate": ([], "name one thing to evaluate"),
     "two things": (["--results", "a.json", "--from-cache", "b.zarr"], "name one thing to evaluate"),
+    "digest of no store": (
+        ["--results", "a.json", "--expect-digest", "0" * 64],
+        "--expect-digest is of a store: name it with --from-cache",
+    ),
     "config alone": (["config.py"], "name one thing to evaluate"),
     "no such file": (["--results", "/nowhere/a.json"], "no results JSON /nowhere/a.json"),
     "no such store": (["--from-cache", "/nowhere/b.zarr"], "StoreNotFound"),

@@ -62,12 +62,14 @@ class DistillOptions(TrainOptions):
         teacher_source: cache, live or live_fd.
         teacher_checkpoint: weights of a live teacher; with a cache, what the store must have been made of.
         allow_partial: train on the scenes that the store holds.
+        expect_digest: of the store, or its first 12 digits or more.
     """
 
     cache: str | None = None
     teacher_source: str = "cache"
     teacher_checkpoint: str | None = None
     allow_partial: bool = False
+    expect_digest: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

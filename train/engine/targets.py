@@ -92,7 +92,7 @@ def _cached(
     path = teacher_config_path(config)
     checkpoint = None if options.teacher_checkpoint is None else sha256_of(options.teacher_checkpoint)
     expected = expectation(config, index, load_config(path) if path else None, checkpoint)
-    reader = TargetReader(options.cache, expect=expected)
+    reader = TargetReader(options.cache, expect=expected, expect_digest=options.expect_digest)
     index = covered(index, reader, allow_partial=options.allow_partial)
     setting = from_store(config, chosen, student, reader, index)
     heatmap = any(needs.heatmap for needs in chosen.needs.values())
@@ -113,9 +113,10 @@ def _live(
 ) -> TargetSetting:
     if options.teacher_source not in SOURCES:
         raise ConfigInvalid(f"--teacher-source {options.teacher_source}: one of {', '.join(SOURCES)}")
-    if options.cache is not None or options.allow_partial:
+    if options.cache is not None or options.allow_partial or options.expect_digest is not None:
         raise ConfigInvalid(
-            f"--teacher-source {options.teacher_source} reads no store: leave --cache and --allow-partial out"
+            f"--teacher-source {options.teacher_source} reads no store: leave --cache, --allow-partial and"
+            " --expect-digest out"
         )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:
