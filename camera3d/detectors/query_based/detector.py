@@ -34,8 +34,10 @@ class QueryDetector(CameraDetector):
         pv_strides: input pixels a cell of each map of the neck.
         num_cameras: of a frame, in the order that the weights were learnt in.
         max_detections: how many of queries × classes `decode` looks at.
-        post_center_range: x, y, z from, x, y, z to, in metres: where the centre of a reported box lies; None
-            takes the point-cloud range and ten metres around it in x and y, five metres in z, as released.
+        point_cloud_range: x, y, z minimum, then maximum, in metres: what the queries' positions are fractions
+            of.
+        post_center_range: likewise, where the centre of a reported box lies; None takes ten metres more in x
+            and y, and z at least from -10 to 10, as released.
         grid_mask_prob: how likely GridMask hides a lattice of squares in the images of a training step.
     """
 
