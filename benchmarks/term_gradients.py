@@ -25,11 +25,11 @@ from camera3d.checkpoint import harmless_globals
 from camera3d.data import NuScenesIndex, collate_queue, load_or_build_index
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.detectors.protocol import BEV_MAP, IMAGE_MAP, with_role
+from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
 from train.engine.data import default_splits, train_loader
-from train.engine.logs import quiet_mmengine
 from train.engine.targets import from_store
 
 

@@ -28,12 +28,12 @@ from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames, load_or
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.detectors.samples import ground_truth
+from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
 from train.distillers.fit import compared_maps
 from train.engine.data import train_loader
-from train.engine.logs import quiet_mmengine
 from train.engine.targets import from_store
 from train.targets import DistortedLiveSource, LiveSource
 from train.targets.description import TeacherDescription

@@ -1,12 +1,19 @@
-"""The device that a command was asked for, and whether this machine has it."""
+"""The device of this process, and the group of processes that torchrun started."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
+import torch.distributed
 
 from camera3d.errors import ConfigInvalid
+
+# One process may evaluate, or write a large checkpoint, while the others wait.
+TIMEOUT = timedelta(hours=2)
 
 
 def checked_device(name: str | None) -> torch.device:
@@ -36,3 +43,31 @@ def checked_device(name: str | None) -> torch.device:
             )
         torch.cuda.set_device(device)
     return device
+
+
+@contextmanager
+def process_group(device: torch.device, *, tensors: bool = True) -> Iterator[torch.device]:
+    """The device, and under torchrun its processes joined.
+
+    Args:
+        tensors: whether gradients travel, over NCCL between GPUs; otherwise small objects do, over gloo.
+    """
+    joined = "RANK" in os.environ and not torch.distributed.is_initialized()
+    if joined:
+        backend = "nccl" if tensors and device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield device
+    finally:
+        if joined:
+            torch.distributed.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this process prints the result."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def tells(error: Exception) -> bool:
+    """Whether this process prints an error: the first one does for all where all have the same."""
+    return is_first_process() or not getattr(error, "on_every_rank", False)

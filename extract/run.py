@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from mmengine.logging import MMLogger
 
 from cache_schema.errors import AlreadyPublished, FingerprintMismatch, SampleMissing, StoreNotFound
 from cache_schema.fingerprint import difference
@@ -24,6 +21,7 @@ from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
+from camera3d.logs import quiet_mmengine
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
 from extract.focal_areas import FocalAreas, FocalOptions, covered_m
@@ -150,23 +148,11 @@ def load_teacher(options: DumpOptions, config: object) -> tuple[Detector, Teache
     torch.manual_seed(options.seed)
     detector = build_detector(config)
     if options.checkpoint is None:
-        with _quiet_mmengine():
+        with quiet_mmengine():
             detector.init_weights()
         return detector, TeacherWeights(seed=options.seed)
     load_official(detector, options.checkpoint)
     return detector, TeacherWeights(checkpoint=Path(options.checkpoint))
-
-
-@contextlib.contextmanager
-def _quiet_mmengine() -> Iterator[None]:
-    """mmengine tells about every parameter, on stdout, where only results belong."""
-    logger = MMLogger.get_current_instance()
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def open_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter | None:

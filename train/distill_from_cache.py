@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     from cache_schema.errors import CacheError
+    from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
-    from train.engine.devices import is_first_process, tells
     from train.engine.run import DistillOptions, distill
 
     try:

@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError
+    from camera3d.devices import is_first_process
     from camera3d.errors import Camera3DError
-    from train.engine.devices import is_first_process
     from train.evaluation_run import EvaluationOptions, run_evaluation
 
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)

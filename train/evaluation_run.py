@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch.distributed as dist
 from tqdm import tqdm
 
 from cache_schema.reader import TargetReader
@@ -16,7 +13,7 @@ from camera3d.data import ImagePipeline, load_or_build_index
 from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split
 from camera3d.detectors.builder import build_detector, load_config
-from camera3d.devices import checked_device
+from camera3d.devices import checked_device, process_group
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
 from camera3d.evaluation.results_file import check_coverage, check_writable
@@ -87,7 +84,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
     load_official(detector, options.checkpoint)
     index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
     pipeline.require_fit(*index.image_sizes)
-    with process_group():
+    with process_group(device, tensors=False):
         return evaluate_detector(
             detector,
             index,
@@ -122,19 +119,6 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics:
         out_dir=options.out,
         nusc=nusc,
     )
-
-
-@contextlib.contextmanager
-def process_group() -> Iterator[None]:
-    """The processes that torchrun started, if it did."""
-    if _world_size() == 1:
-        yield
-        return
-    dist.init_process_group("gloo")  # only detections and metrics travel
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 def _world_size() -> int:

@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("config", help="one of configs/student, or configs/demo/student.py")
     add_arguments(parser)
     args = parser.parse_args(argv)
+    from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
-    from train.engine.devices import is_first_process, tells
     from train.engine.run import train_detector
 
     try:

@@ -132,6 +132,11 @@ class NuScenesQueueDataset(Dataset):
             item = transform(item)
         return item
 
+    def labels_of(self, row: int) -> set[int]:
+        """The classes that frame `row` has ground truth of, by their number in `class_names`."""
+        kept = self._kept[self.index.annotation_rows(row)]
+        return set(self._label_map[self.index.frame(row).gt_labels[kept]].tolist())
+
     def data_sample(self, row: int) -> Det3DDataSample:
         """What is known about frame `row` and its filtered ground truth; reads no image."""
         frame, at = self.index.frame(row), self.index.annotation_rows(row)

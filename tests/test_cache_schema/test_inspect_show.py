@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corruption_cases import profile_store
+from projection_cases import box_corners as reference_corners
+from projection_cases import project_points
 from store_cases import about, small_spec
 
 from cache_schema import inspect_cache
@@ -94,14 +96,12 @@ def tiny(tiny_nuscenes):
 
 
 def test_corners_and_projection_are_those_of_the_detectors():
-    from camera3d import geometry
-
     rng = np.random.default_rng(0)
     boxes = np.concatenate([rng.uniform(-3, 3, (20, 3)), rng.uniform(1, 5, (20, 4))], axis=1)
     corners = box_corners(boxes)
-    np.testing.assert_allclose(corners, geometry.box_corners(boxes))
+    np.testing.assert_allclose(corners, reference_corners(boxes))
     lidar2img = np.array([[100.0, 0, 50, 0], [0, 100, 40, 0], [0, 0, 1, 10], [0, 0, 0, 1]])
-    pixels, _ = geometry.project_points(corners.reshape(-1, 3), lidar2img)
+    pixels, _ = project_points(corners.reshape(-1, 3), lidar2img)
     np.testing.assert_allclose(project_edge(corners[0, 0], corners[0, 7], lidar2img), pixels[[0, 7]])
 
 

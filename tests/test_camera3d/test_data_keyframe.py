@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projection_cases import box_corners, project_points
 
 from camera3d.data import build_index, check_images, relative_can_bus
-from camera3d.geometry import box_corners, project_points
 
 DATAROOT = os.environ.get("FOCALCACHE_NUSCENES_KEYFRAME")
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.npz"

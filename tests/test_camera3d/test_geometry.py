@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nuscenes.eval.common.utils import quaternion_yaw
+from projection_cases import box_corners, project_points
 from pyquaternion import Quaternion
 
+from cache_schema.inspection.boxes import box_corners as drawn_corners
 from camera3d import geometry
+from camera3d.instance_areas import _corners as area_corners
 
 ROUNDING = {"rtol": 0, "atol": 1e-12}
 
@@ -59,13 +62,13 @@ def test_a_point_ahead_of_the_camera_lands_on_its_principal_point():
     intrinsic = np.array([[100.0, 0, 80], [0, 100, 45], [0, 0, 1]])
     forward_camera = geometry.rigid_transform([0.5, -0.5, 0.5, -0.5], [1.0, 0, 1.5])
     lidar2img = geometry.lidar_to_image(np.eye(4), np.eye(4), forward_camera, np.eye(4), intrinsic)
-    pixels, depth = geometry.project_points([[11.0, 0, 1.5], [11.0, -1.0, 1.5], [-5.0, 0, 1.5]], lidar2img)
+    pixels, depth = project_points([[11.0, 0, 1.5], [11.0, -1.0, 1.5], [-5.0, 0, 1.5]], lidar2img)
     np.testing.assert_allclose(pixels[:2], [[80, 45], [90, 45]], atol=1e-9)  # 1 m to the right at 10 m
     np.testing.assert_allclose(depth, [10, 10, -6], atol=1e-9)
 
 
 def test_a_point_in_the_camera_plane_divides_by_nothing():
-    pixels, depth = geometry.project_points([[0.0, 0, 0]], np.zeros((4, 4)))
+    pixels, depth = project_points([[0.0, 0, 0]], np.zeros((4, 4)))
     assert np.isfinite(pixels).all()
     assert depth == 0
 
@@ -76,15 +79,17 @@ def test_box_corners_are_those_of_mmdet3d():
 
     boxes = np.array([[1.0, 2, 3, 4, 2, 1, 0.3], [-5.0, 7, 0, 10, 3, 4, -2.5]])
     theirs = LiDARInstance3DBoxes(torch.tensor(boxes), origin=(0.5, 0.5, 0.5)).corners.numpy()
-    ours = geometry.box_corners(boxes)
-    for mine, reference in zip(ours, theirs, strict=True):
+    written_out = box_corners(boxes)
+    np.testing.assert_allclose(drawn_corners(boxes), written_out)
+    np.testing.assert_allclose(area_corners(torch.tensor(boxes)), written_out)
+    for mine, reference in zip(written_out, theirs, strict=True):
         distance = np.linalg.norm(mine[:, None] - reference[None], axis=-1)
         assert sorted(distance.argmin(axis=1)) == list(range(8))
         assert distance.min(axis=1).max() < 1e-5  # theirs are float32
 
 
 def test_no_boxes_have_no_corners():
-    assert geometry.box_corners(np.zeros((0, 9))).shape == (0, 8, 3)
+    assert drawn_corners(np.zeros((0, 9))).shape == (0, 8, 3)
 
 
 def _angle(difference: float) -> float:

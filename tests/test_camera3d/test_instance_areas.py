@@ -9,11 +9,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from projection_cases import box_corners, project_points
 from shapely.geometry import MultiPoint, Point
 from torch import Tensor
 
 from camera3d.errors import ShapeMismatch
-from camera3d.geometry import box_corners, project_points
 from camera3d.instance_areas import bev_area, pv_areas, query_confidence
 
 DATAROOT = os.environ.get("FOCALCACHE_NUSCENES_KEYFRAME")

@@ -19,7 +19,7 @@ from camera3d.data import (
 )
 from camera3d.data.splits import fitting_splits
 from camera3d.errors import SplitMismatch
-from train.engine.sampler import ResumableSampler
+from train.engine.sampler import ResumableSampler, class_balanced_rows
 
 
 def default_splits(dataroot: str | Path, version: str) -> tuple[str, str]:
@@ -47,7 +47,10 @@ def train_loader(
     seed: int,
     transforms: Sequence[Callable] = (),
 ) -> DataLoader:
-    """Shuffled queues; see NuScenesQueueDataset and ResumableSampler."""
+    """Shuffled queues; see NuScenesQueueDataset and ResumableSampler.
+
+    `class_balanced` of the config shows every class in equally many frames, see `class_balanced_rows`.
+    """
     pipeline = ImagePipeline.from_config(config.inputs)
     pipeline.require_fit(*index.image_sizes)
     dataset = NuScenesQueueDataset(
@@ -62,7 +65,11 @@ def train_loader(
         seed=seed,
         transforms=transforms,
     )
-    sampler = ResumableSampler(len(dataset), seed=seed, rank=get_rank(), world=get_world_size())
+    rows: Sequence[int] = range(len(dataset))
+    if config.get("class_balanced", False):
+        labels = [dataset.labels_of(row) for row in rows]
+        rows = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
+    sampler = ResumableSampler(rows, seed=seed, rank=get_rank(), world=get_world_size())
     return DataLoader(
         dataset,
         batch_size=batch_size,

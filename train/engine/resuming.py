@@ -23,6 +23,7 @@ DECIDING = (
     "queue_length",
     "drop_history_frame",
     "distort",
+    "class_balanced",
     "amp",
 )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -15,11 +16,12 @@ class ResumableSampler(Sampler[int]):
     frames whether one process takes two of them or two processes take one each.
 
     Args:
-        length: frames of the dataset; the epoch is filled up with its own beginning to a multiple of `world`.
+        rows: of the dataset, some perhaps several times; the epoch is filled up with its own beginning
+            to a multiple of `world`.
     """
 
-    def __init__(self, length: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.length, self.seed, self.rank, self.world = length, seed, rank, world
+    def __init__(self, rows: Sequence[int], *, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.rows, self.seed, self.rank, self.world = torch.as_tensor(rows), seed, rank, world
         self.epoch, self.start = 0, 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -28,12 +30,29 @@ class ResumableSampler(Sampler[int]):
 
     def __len__(self) -> int:
         """Frames of a whole epoch for one rank."""
-        return -(-self.length // self.world)
+        return -(-len(self.rows) // self.world)
 
     def __iter__(self) -> Iterator[int]:
         # A large odd step between seeds: neighbouring seeds share no epoch.
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=rng)
+        order = self.rows[torch.randperm(len(self.rows), generator=rng)]
         total = len(self) * self.world
-        rows = order.repeat(-(-total // self.length))[self.rank : total : self.world]
+        rows = order.repeat(-(-total // len(order)))[self.rank : total : self.world]
         return iter(rows[self.start :].tolist())
+
+
+def class_balanced_rows(labels: Sequence[Collection[int]], num_classes: int, *, seed: int) -> list[int]:
+    """Rows of an epoch in which every class has equally many frames, drawn from those that show it.
+
+    A frame counts for each class that it shows, so the epoch has as many frames as there are pairs of a frame
+    and a class that it shows: some four times the frames of nuScenes.
+    Source: Zhu et al., Class-balanced Grouping and Sampling, arXiv:1908.09492, section 3.1, as mmdet3d's
+    CBGSDataset draws it; from a seed here.
+
+    Args:
+        labels: of each frame the classes that it shows.
+    """
+    rng = np.random.default_rng([seed, 0xCB65])
+    showing = [[row for row, shown in enumerate(labels) if label in shown] for label in range(num_classes)]
+    each = int(sum(map(len, showing)) / num_classes)
+    return [int(row) for rows in showing if rows for row in rng.choice(rows, each)]

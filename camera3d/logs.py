@@ -1,4 +1,4 @@
-"""What mmengine logs, and where."""
+"""What mmengine logs, and where: results go to stdout, all else to stderr."""
 
 from __future__ import annotations
 
