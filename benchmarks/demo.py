@@ -26,8 +26,8 @@ from stages import BATCH_SIZE, SCENES, StageFailed, Stages, cores, processes, sc
 from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
 from camera3d.data import load_or_build_index
-from camera3d.data.synthetic import TRAIN_SPLIT, VAL_SPLIT, VERSION
 from camera3d.errors import Camera3DError
+from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
 CONFIGS = ROOT / "configs" / "demo"
 INSPECT = ROOT / "cache_schema" / "inspect_cache.py"

@@ -14,8 +14,8 @@ import numpy as np
 
 from cache_schema.inspection.boxes import FRONT_EDGES, OTHER_EDGES, box_corners, project_edge
 from camera3d.data import CAMERA_NAMES, CLASS_NAMES, Frame
-from camera3d.data.synthetic.rig import LIDAR
 from camera3d.geometry import Float64, invert_rigid, rigid_transform
+from synthetic_nuscenes.rig import LIDAR
 
 RANGE_M = 38.4  # of configs/demo
 CAMERA = "CAM_FRONT"

@@ -20,8 +20,8 @@ from common import ROOT, markdown_table, publish
 from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, sha256, stop_like_ctrl_c
 
 from camera3d.data import load_or_build_index
-from camera3d.data.synthetic import TRAIN_SPLIT, VAL_SPLIT, VERSION
 from camera3d.errors import Camera3DError
+from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
 CONFIG = ROOT / "configs" / "demo" / "teacher.py"
 WEIGHTS = CONFIG.with_suffix(".pth")

@@ -17,7 +17,7 @@ from pathlib import Path
 from common import ROOT, markdown_table, publish
 from stages import StageFailed, Stages
 
-from camera3d.data.synthetic import TRAIN_SPLIT, VERSION
+from synthetic_nuscenes import TRAIN_SPLIT, VERSION
 
 SETTINGS = {
     "queue_length": 1,

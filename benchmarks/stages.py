@@ -25,7 +25,7 @@ from threading import Event
 import torch
 from common import ROOT
 
-from camera3d.data.synthetic import TRAIN_SPLIT, VAL_SPLIT, VERSION
+from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
 BATCH_SIZE = 2  # of all processes together
 # Small images and short scenes: what makes a detector learn is many different frames.
@@ -226,7 +226,7 @@ class Stages:
             "seed": seed,
             "val-share": f"{held_out / scenes:.4f}",
         }
-        command = ["-m", "camera3d.data.synthetic", *_flags(options)]
+        command = ["-m", "synthetic_nuscenes", *_flags(options)]
         return self.run("data", command, makes=self.folder / "data")
 
     def train(

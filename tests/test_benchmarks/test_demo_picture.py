@@ -11,8 +11,8 @@ from PIL import Image
 from pyquaternion import Quaternion
 
 from camera3d.data import CAMERA_NAMES, CLASS_NAMES, Frame
-from camera3d.data.synthetic.rig import CAMERAS, LIDAR
 from camera3d.geometry import invert_rigid, quaternion_to_matrix, rigid_transform
+from synthetic_nuscenes.rig import CAMERAS, LIDAR
 
 IMAGE_HW = (126, 224)
 BOX = (20.0, -10.0, 0.5)  # ego frame: ahead and to the right

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camera3d.data.synthetic.actors import Actor
-from camera3d.data.synthetic.options import SyntheticOptions
-from camera3d.data.synthetic.parts import Parts
-from camera3d.data.synthetic.path import Path, SpeedProfile, random_path, random_profile
-from camera3d.data.synthetic.street import CrossSection, Street, random_cross_section
 from camera3d.geometry import Float64
+from synthetic_nuscenes.actors import Actor
+from synthetic_nuscenes.options import SyntheticOptions
+from synthetic_nuscenes.parts import Parts
+from synthetic_nuscenes.path import Path, SpeedProfile, random_path, random_profile
+from synthetic_nuscenes.street import CrossSection, Street, random_cross_section
 
 OWN_LANE_M = 1.0
 SLACK_M = 0.8

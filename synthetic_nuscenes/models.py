@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from camera3d.data.synthetic.palette import DARK, HEADLAMP, TAILLAMP, WINDOW, paint
-from camera3d.data.synthetic.parts import (
+from synthetic_nuscenes.palette import DARK, HEADLAMP, TAILLAMP, WINDOW, paint
+from synthetic_nuscenes.parts import (
     BANDS,
     COACH,
     DRUM,

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from camera3d.data.synthetic.raycast import cast
-from camera3d.data.synthetic.rig import LIDAR
-from camera3d.data.synthetic.view import Sweep, lidar_targets, place, sensor_pose
-from camera3d.data.synthetic.world import World
+from synthetic_nuscenes.raycast import cast
+from synthetic_nuscenes.rig import LIDAR
+from synthetic_nuscenes.view import Sweep, lidar_targets, place, sensor_pose
+from synthetic_nuscenes.world import World
 
 SWEEP = Sweep()
 REACH_M = 75.0

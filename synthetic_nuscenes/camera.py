@@ -11,13 +11,13 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from camera3d.data.synthetic import ground as ground_of
-from camera3d.data.synthetic.look import SKY_HIGH_RAD, SKY_HW, SKY_LOW_RAD, Look
-from camera3d.data.synthetic.raycast import Hits, cast
-from camera3d.data.synthetic.rig import CAMERAS
-from camera3d.data.synthetic.shading import shade
-from camera3d.data.synthetic.view import camera_targets, place, sensor_pose
-from camera3d.data.synthetic.world import World
+from synthetic_nuscenes import ground as ground_of
+from synthetic_nuscenes.look import SKY_HIGH_RAD, SKY_HW, SKY_LOW_RAD, Look
+from synthetic_nuscenes.raycast import Hits, cast
+from synthetic_nuscenes.rig import CAMERAS
+from synthetic_nuscenes.shading import shade
+from synthetic_nuscenes.view import camera_targets, place, sensor_pose
+from synthetic_nuscenes.world import World
 
 BAND_STARTS_M = (0.0, 14.0, 50.0)  # from where on each level of the ground picture is used
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camera3d.data.synthetic.look import GRAIN, Look
-from camera3d.data.synthetic.parts import (
+from synthetic_nuscenes.look import GRAIN, Look
+from synthetic_nuscenes.parts import (
     BANDS,
     BLOCK,
     CLOTH,
@@ -21,8 +21,8 @@ from camera3d.data.synthetic.parts import (
     STRIPES,
     TYRE,
 )
-from camera3d.data.synthetic.raycast import Hits, Targets
-from camera3d.data.synthetic.view import Placed
+from synthetic_nuscenes.raycast import Hits, Targets
+from synthetic_nuscenes.view import Placed
 
 FINE_M = 35.0  # textures finer than a pixel fade out beyond about this distance
 FLAT = 3  # the axis of a surface that is no face of a block

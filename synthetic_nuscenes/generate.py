@@ -19,14 +19,14 @@ from typing import TextIO
 import cv2
 from tqdm import tqdm
 
-from camera3d.data.synthetic.can_messages import pose_messages
-from camera3d.data.synthetic.frames import KeyframeFacts, write_keyframe
-from camera3d.data.synthetic.ground import drivable
-from camera3d.data.synthetic.options import OPTIONS_FILE, VERSION, SyntheticOptions, scene_name
-from camera3d.data.synthetic.rig import CAMERAS, LIDAR_NAME
-from camera3d.data.synthetic.scenes import make_world
-from camera3d.data.synthetic.tables import Tables, map_name
 from camera3d.errors import ConfigInvalid, shown
+from synthetic_nuscenes.can_messages import pose_messages
+from synthetic_nuscenes.frames import KeyframeFacts, write_keyframe
+from synthetic_nuscenes.ground import drivable
+from synthetic_nuscenes.options import OPTIONS_FILE, VERSION, SyntheticOptions, scene_name
+from synthetic_nuscenes.rig import CAMERAS, LIDAR_NAME
+from synthetic_nuscenes.scenes import make_world
+from synthetic_nuscenes.tables import Tables, map_name
 
 FRAMES_A_TASK = 5
 ORPHAN_S = 0.5  # how long a worker lives on when its parent was killed, at most

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camera3d.data.synthetic.parts import Parts, tilt
-from camera3d.data.synthetic.raycast import Targets
-from camera3d.data.synthetic.rig import Mount
-from camera3d.data.synthetic.world import Poses, World
+from synthetic_nuscenes.parts import Parts, tilt
+from synthetic_nuscenes.raycast import Targets
+from synthetic_nuscenes.rig import Mount
+from synthetic_nuscenes.world import Poses, World
 
 FARTHEST_M = 130.0
 NEAR_M = 0.3

@@ -8,8 +8,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from camera3d.data.synthetic.ground import Ground, paint_ground
-from camera3d.data.synthetic.world import World
+from synthetic_nuscenes.ground import Ground, paint_ground
+from synthetic_nuscenes.world import World
 
 GRAIN = 256  # the noise tile repeats after so many cells
 SKY_HW = (160, 1024)

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from camera3d.data.synthetic.parts import BALL, BLOCK, DRUM, RING
+from synthetic_nuscenes.parts import BALL, BLOCK, DRUM, RING
 
 PAIRS_AT_ONCE = 200_000
 NOTHING = -1

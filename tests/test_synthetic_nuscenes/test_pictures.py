@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
-from camera3d.data.synthetic.actors import Actor, actor
-from camera3d.data.synthetic.camera import photograph
-from camera3d.data.synthetic.categories import CATEGORIES
-from camera3d.data.synthetic.lidar import scan
-from camera3d.data.synthetic.look import Look, make_look
-from camera3d.data.synthetic.options import SyntheticOptions
-from camera3d.data.synthetic.rig import CAMERAS
-from camera3d.data.synthetic.tables import noticed_span, visibility
-from camera3d.data.synthetic.view import sensor_pose
-from camera3d.data.synthetic.world import World, draft_world, world_of
+from synthetic_nuscenes.actors import Actor, actor
+from synthetic_nuscenes.camera import photograph
+from synthetic_nuscenes.categories import CATEGORIES
+from synthetic_nuscenes.lidar import scan
+from synthetic_nuscenes.look import Look, make_look
+from synthetic_nuscenes.options import SyntheticOptions
+from synthetic_nuscenes.rig import CAMERAS
+from synthetic_nuscenes.tables import noticed_span, visibility
+from synthetic_nuscenes.view import sensor_pose
+from synthetic_nuscenes.world import World, draft_world, world_of
 
 IMAGE_HW = (225, 400)
 # Share of the projected box that is covered at least: a bicycle is mostly air, a bus fills its box.

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from camera3d.data.synthetic.palette import DARK, HEADLAMP, paint, skin
-from camera3d.data.synthetic.parts import BALL, BANDS, CLOTH, LAMP, PartBuilder, Parts
+from synthetic_nuscenes.palette import DARK, HEADLAMP, paint, skin
+from synthetic_nuscenes.parts import BALL, BANDS, CLOTH, LAMP, PartBuilder, Parts
 
 
 def pedestrian(

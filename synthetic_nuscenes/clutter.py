@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from camera3d.data.synthetic.palette import paint
-from camera3d.data.synthetic.parts import BALL, DRUM, FACADE, LAMP, LEAVES, RIBS, STRIPES, PartBuilder, Parts
+from synthetic_nuscenes.palette import paint
+from synthetic_nuscenes.parts import BALL, DRUM, FACADE, LAMP, LEAVES, RIBS, STRIPES, PartBuilder, Parts
 
 
 def house(rng: np.random.Generator) -> tuple[Parts, float]:

@@ -13,9 +13,9 @@ import numpy as np
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.utils import category_to_detection_name
 
-from camera3d.data.synthetic.lidar import scan
-from camera3d.data.synthetic.options import KEYFRAMES_A_SECOND, SyntheticOptions
-from camera3d.data.synthetic.world import World, draft_world
+from synthetic_nuscenes.lidar import scan
+from synthetic_nuscenes.options import KEYFRAMES_A_SECOND, SyntheticOptions
+from synthetic_nuscenes.world import World, draft_world
 
 ATTEMPTS = 12
 LOOKED_AT = 4  # keyframes

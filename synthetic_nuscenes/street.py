@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from camera3d.data.synthetic import clutter
-from camera3d.data.synthetic.actors import EGO_PROFILE, Actor, actor, scenery
-from camera3d.data.synthetic.path import SpeedProfile, random_profile
+from synthetic_nuscenes import clutter
+from synthetic_nuscenes.actors import EGO_PROFILE, Actor, actor, scenery
+from synthetic_nuscenes.path import SpeedProfile, random_profile
 
 LANE_M = 3.5
 CYCLE_M = 1.6

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from camera3d.data.synthetic.actors import Actor
-from camera3d.data.synthetic.categories import CATEGORIES
-from camera3d.data.synthetic.frames import KeyframeFacts, file_name, seconds_of, stamp_us, sweep_stamp_us
-from camera3d.data.synthetic.options import TRAIN_SPLIT, VAL_SPLIT, SyntheticOptions, scene_name
-from camera3d.data.synthetic.rig import CAMERAS, LIDAR, LIDAR_NAME
-from camera3d.data.synthetic.world import World
+from synthetic_nuscenes.actors import Actor
+from synthetic_nuscenes.categories import CATEGORIES
+from synthetic_nuscenes.frames import KeyframeFacts, file_name, seconds_of, stamp_us, sweep_stamp_us
+from synthetic_nuscenes.options import TRAIN_SPLIT, VAL_SPLIT, SyntheticOptions, scene_name
+from synthetic_nuscenes.rig import CAMERAS, LIDAR, LIDAR_NAME
+from synthetic_nuscenes.world import World
 
 ATTRIBUTES = (
     "vehicle.moving",

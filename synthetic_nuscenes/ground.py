@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from camera3d.data.synthetic.street import PAVEMENT_M
-from camera3d.data.synthetic.world import Poses, World
+from synthetic_nuscenes.street import PAVEMENT_M
+from synthetic_nuscenes.world import Poses, World
 
 CELL_M = 0.1
 BORDER_M = 90.0

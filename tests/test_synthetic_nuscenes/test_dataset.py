@@ -26,10 +26,10 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 from camera3d.data.kept_index import load_or_build_index
 from camera3d.data.names import CAMERA_NAMES, CLASS_NAMES
 from camera3d.data.nuscenes_reader import build_index
-from camera3d.data.synthetic import TRAIN_SPLIT, VAL_SPLIT, VERSION, generate
-from camera3d.data.synthetic.__main__ import main
-from camera3d.data.synthetic.options import OPTIONS_FILE, SyntheticOptions
 from camera3d.errors import ConfigInvalid
+from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION, generate
+from synthetic_nuscenes.__main__ import main
+from synthetic_nuscenes.options import OPTIONS_FILE, SyntheticOptions
 
 IMAGE_HW = (90, 160)
 SMALL = {"scenes": 2, "seconds": 2.0, "image_hw": IMAGE_HW}

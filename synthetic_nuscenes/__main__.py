@@ -1,7 +1,7 @@
 """Write a synthetic dataset in nuScenes' format: streets, traffic and people, drawn from a seed.
 
 Example:
-    python -m camera3d.data.synthetic --out data/synthetic --scenes 20 --seconds 10 --image-size 450x800
+    python -m synthetic_nuscenes --out data/synthetic --scenes 20 --seconds 10 --image-size 450x800
 
 The devkit and every command here read it as  --dataroot data/synthetic --version v1.0-synthetic  with
 --split synthetic_train  or  synthetic_val.
@@ -14,9 +14,9 @@ import re
 import sys
 from collections.abc import Sequence
 
-from camera3d.data.synthetic.generate import generate
-from camera3d.data.synthetic.options import TRAIN_SPLIT, VAL_SPLIT, VERSION
 from camera3d.errors import Camera3DError
+from synthetic_nuscenes.generate import generate
+from synthetic_nuscenes.options import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -29,7 +29,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m camera3d.data.synthetic",
+        prog="python -m synthetic_nuscenes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from camera3d.data.synthetic.frames import sweep_stamp_us
-from camera3d.data.synthetic.tables import quaternion
-from camera3d.data.synthetic.world import World
+from synthetic_nuscenes.frames import sweep_stamp_us
+from synthetic_nuscenes.tables import quaternion
+from synthetic_nuscenes.world import World
 
 STEP_US = 20_000  # 50 Hz
 SLOPE_S = 0.06

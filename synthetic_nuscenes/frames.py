@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from camera3d.data.synthetic.camera import photograph
-from camera3d.data.synthetic.lidar import scan
-from camera3d.data.synthetic.look import make_look
-from camera3d.data.synthetic.options import KEYFRAMES_A_SECOND, SyntheticOptions, scene_name
-from camera3d.data.synthetic.rig import CAMERAS, LIDAR_NAME
-from camera3d.data.synthetic.scenes import make_world
-from camera3d.data.synthetic.world import World
+from synthetic_nuscenes.camera import photograph
+from synthetic_nuscenes.lidar import scan
+from synthetic_nuscenes.look import make_look
+from synthetic_nuscenes.options import KEYFRAMES_A_SECOND, SyntheticOptions, scene_name
+from synthetic_nuscenes.rig import CAMERAS, LIDAR_NAME
+from synthetic_nuscenes.scenes import make_world
+from synthetic_nuscenes.world import World
 
 JPEG_QUALITY = 92
 ANNOTATED_M = 75.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camera3d.data.synthetic.categories import CATEGORIES, random_size
-from camera3d.data.synthetic.parts import Parts
+from synthetic_nuscenes.categories import CATEGORIES, random_size
+from synthetic_nuscenes.parts import Parts
 
 STANDING = 0  # the profile of what follows no lane
 EGO_PROFILE = 1

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camera3d.data.synthetic import models, people
-from camera3d.data.synthetic.parts import Parts
+from synthetic_nuscenes import models, people
+from synthetic_nuscenes.parts import Parts
 
 SIZE_SPREAD = 0.1
 
