@@ -170,7 +170,7 @@ def _rendered(root: Path, options: SyntheticOptions, processes: int) -> Iterator
         with _one_thread():
             yield from map(_render, tasks)
         return
-    # Forked: started afresh, each would first import PyTorch, which takes longer than a small dataset. The
+    # Forked: started afresh, each would first import the devkit, which takes longer than a small dataset. The
     # children touch numpy and OpenCV only, on one thread, so no thread that stayed behind is waited for.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(

@@ -8,6 +8,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -30,6 +32,7 @@ from camera3d.errors import ConfigInvalid
 from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION, generate
 from synthetic_nuscenes.__main__ import main
 from synthetic_nuscenes.options import OPTIONS_FILE, SyntheticOptions
+from synthetic_nuscenes.rig import CAMERAS
 
 IMAGE_HW = (90, 160)
 SMALL = {"scenes": 2, "seconds": 2.0, "image_hw": IMAGE_HW}
@@ -55,6 +58,16 @@ def digests(folder: Path) -> dict[str, str]:
     """Every file below the folder and the hash of its bytes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_rig_has_the_official_cameras_in_their_order():
+    assert tuple(CAMERAS) == CAMERA_NAMES
+
+
+def test_the_command_starts_without_torch():
+    # It takes most of the time of a small dataset to import.
+    code = "import sys, synthetic_nuscenes.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_devkit_loads_every_table_and_file(root, nusc):
