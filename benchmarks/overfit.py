@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from common import ROOT, markdown_table, publish
-from stages import StageFailed, Stages
 
+from demo.stages import StageFailed, Stages
 from synthetic_nuscenes import TRAIN_SPLIT, VERSION
 
 SETTINGS = {

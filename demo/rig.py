@@ -1,4 +1,4 @@
-"""Inputs of full size for benchmarks: noise images, and the projection of a real camera rig."""
+"""Inputs of full size: noise images, and the projection of a real camera rig."""
 
 from __future__ import annotations
 

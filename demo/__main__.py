@@ -1,6 +1,6 @@
 """The whole pipeline in small: from a teacher's weights to a distilled student, a table and a picture.
 
-    python benchmarks/demo.py --out work/demo
+    python -m demo --out work/demo
 
 Generates synthetic scenes, dumps, verifies and pictures the shipped teacher's store of them, trains a student
 alone and one from the store (same seed, same steps), and scores all three with the devkit. `--teacher train`
@@ -17,16 +17,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import demo_teacher
-from common import ROOT, markdown_table
-from complexity import count
-from demo_picture import Panel, draw
-from stages import BATCH_SIZE, SCENES, StageFailed, Stages, cores, processes, schedule, stop_like_ctrl_c
-
 from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
 from camera3d.data import load_or_build_index
 from camera3d.errors import Camera3DError
+from demo import ROOT
+from demo.cost import count
+from demo.markdown import markdown_table
+from demo.picture import Panel, draw
+from demo.stages import BATCH_SIZE, SCENES, StageFailed, Stages, cores, processes, schedule, stop_like_ctrl_c
+from demo.teacher import WEIGHTS, train, weights_of
 from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
 CONFIGS = ROOT / "configs" / "demo"
@@ -51,7 +51,7 @@ CONTESTANTS = {
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", default="work/demo", help="folder for everything (default work/demo)")
     parser.add_argument("--scenes", type=int, default=48, help="of 5 s, a sixth held out (default 48)")
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         "--teacher",
         choices=("shipped", "train"),
         default="shipped",
-        help=f"shipped: configs/demo/{demo_teacher.WEIGHTS.name} (default); train: make one",
+        help=f"shipped: configs/demo/{WEIGHTS.name} (default); train: make one",
     )
     parser.add_argument("--teacher-scenes", type=int, default=80, help="to train a teacher on (default 80)")
     parser.add_argument("--teacher-epochs", type=int, default=4, help="default 4")
@@ -90,17 +90,16 @@ def main(argv: list[str] | None = None) -> int:
 def teacher_weights(stages: Stages, args: argparse.Namespace) -> Path:
     """The shipped teacher's, or those of one that is trained now, on scenes of its own."""
     if args.teacher == "shipped":
-        if not demo_teacher.WEIGHTS.is_file():
+        if not WEIGHTS.is_file():
             raise StageFailed(
-                f"{demo_teacher.WEIGHTS} is missing: check it out again, or train one with"
-                " make demo TEACHER=train"
+                f"{WEIGHTS} is missing: check it out again, or train one with make demo TEACHER=train"
             )
-        return demo_teacher.WEIGHTS
+        return WEIGHTS
     training = Stages(stages.folder / "teacher-training")
     held_out = max(1, args.teacher_scenes // 10)
     epochs = args.teacher_epochs
-    demo_teacher.train(training, scenes=args.teacher_scenes, held_out=held_out, epochs=epochs, every=epochs)
-    return demo_teacher.weights_of(training)
+    train(training, scenes=args.teacher_scenes, held_out=held_out, epochs=epochs, every=epochs)
+    return weights_of(training)
 
 
 def run(stages: Stages, teacher: Path, args: argparse.Namespace) -> dict[str, float]:

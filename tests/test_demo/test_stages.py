@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stages import StageFailed, Stages
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+from demo.stages import StageFailed, Stages
 
 
 def until(condition: Callable[[], object], seconds: float = 240.0) -> None:
@@ -87,9 +86,8 @@ def test_a_stopped_stage_takes_its_process_with_it_and_keeps_its_seconds(tmp_pat
     stages, ready = Stages(tmp_path / "work"), tmp_path / "ready"
     waiting = ["-c", f"import os, time; open({str(ready)!r}, 'w').write(str(os.getpid())); time.sleep(600)"]
     script = (
-        f"import sys; sys.path.insert(0, {BENCHMARKS!r})\n"
         "from pathlib import Path\n"
-        "from stages import Stages, stop_like_ctrl_c\n"
+        "from demo.stages import Stages, stop_like_ctrl_c\n"
         "stop_like_ctrl_c()\n"
         f"stages = Stages(Path({str(stages.folder)!r}))\n"
         f"def one(): stages.run('one', {waiting!r})\n"

@@ -23,8 +23,8 @@ from pathlib import Path
 from threading import Event
 
 import torch
-from common import ROOT
 
+from demo import ROOT
 from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
 BATCH_SIZE = 2  # of all processes together

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from demo_picture import Panel, draw, edges_in_image
 from PIL import Image
 from pyquaternion import Quaternion
 
 from camera3d.data import CAMERA_NAMES, CLASS_NAMES, Frame
 from camera3d.geometry import invert_rigid, quaternion_to_matrix, rigid_transform
+from demo.picture import Panel, draw, edges_in_image
 from synthetic_nuscenes.rig import CAMERAS, LIDAR
 
 IMAGE_HW = (126, 224)
