@@ -30,7 +30,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest
 
 demo: $(READY)
-	$(BIN)/python benchmarks/demo.py --out "$(DEMO)" --teacher "$(TEACHER)"
+	$(BIN)/python -m demo --out "$(DEMO)" --teacher "$(TEACHER)"
 
 clean-demo:
 	rm -rf work/demo work/demo-train

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+from demo.markdown import markdown_table
+
+__all__ = ["RESULTS", "ROOT", "commit", "environment", "markdown_table", "processor", "publish"]
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,16 +43,6 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown CPU")
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown, columns padded so that it also reads as plain text."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    return "\n".join([lines[0], "| " + " | ".join("-" * w for w in widths) + " |", *lines[1:]])
 
 
 def publish(name: str, title: str, body: str) -> None:

@@ -17,17 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common import ROOT, markdown_table, publish
-from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, sha256, stop_like_ctrl_c
 
 from camera3d.data import load_or_build_index
-from camera3d.data.synthetic import TRAIN_SPLIT, VAL_SPLIT, VERSION
 from camera3d.errors import Camera3DError
+from demo.stages import SCENES, StageFailed, Stages, sha256, stop_like_ctrl_c
+from demo.teacher import NAME, SEED, WEIGHTS, train, weights_of
+from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
-CONFIG = ROOT / "configs" / "demo" / "teacher.py"
-WEIGHTS = CONFIG.with_suffix(".pth")
 PICTURE = ROOT / "docs" / "pictures" / "demo-teacher.png"
-SEED = 7
-NAME = "run"
 ERRORS = {"mATE": "m", "mASE": "1 - IoU", "mAOE": "rad", "mAVE": "m/s", "mAAE": "1 - accuracy"}
 
 
@@ -59,23 +56,6 @@ def main(argv: list[str] | None = None) -> int:
         shutil.copyfile(weights_of(stages), WEIGHTS)
         print(f"installed {WEIGHTS}", file=sys.stderr)
     return 0
-
-
-def train(
-    stages: Stages, *, scenes: int, held_out: int, epochs: int, seed: int = SEED, every: int = 2
-) -> float:
-    """Scenes and a training, scored after every so many epochs; returns the seconds of the training."""
-    stages.generate(scenes=scenes, held_out=held_out, seed=seed, **SCENES)
-    sharing = processes()
-    settings = schedule(epochs, BATCH_SIZE // sharing)
-    # A checkpoint takes the second that ten steps take.
-    rare = {"train_cfg.val_interval": min(every, epochs), "checkpoint_interval": 500}
-    return stages.train(NAME, CONFIG, settings=settings | rare, processes=sharing)
-
-
-def weights_of(stages: Stages) -> Path:
-    """What a training left."""
-    return stages.folder / NAME / "last.pth"
 
 
 def report(stages: Stages, args: argparse.Namespace) -> None:

@@ -21,9 +21,9 @@ from pathlib import Path
 from common import RESULTS, commit, processor, publish
 from gain_records import Record, RecordInvalid, Records, digest_of, step_table, table
 from gain_rows import ALONE, CONFIGS, LIVE, Row, reference, rows, steps
-from stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, sha256, stop_like_ctrl_c
 
 from camera3d.errors import Camera3DError
+from demo.stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, sha256, stop_like_ctrl_c
 
 WORLD = {"scenes": 140, "held_out": 20, "seed": 1, **SCENES}
 EPOCHS = {"short": 1, "long": 4}

@@ -22,7 +22,6 @@ from common import ROOT, markdown_table, publish
 from cache_schema.writer import StoreWriter
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.data.streaming import StreamingItem
-from camera3d.data.synthetic import generate
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import load_config
 from extract.engine import dump
@@ -30,6 +29,7 @@ from extract.focal_areas import FocalOptions
 from extract.numerics import fixed_numerics
 from extract.run import DumpOptions, load_teacher
 from extract.store_spec import ARRAY_GROUPS, build_store_spec
+from synthetic_nuscenes import generate
 
 IMAGE_HW = (900, 1600)
 TARGET = 0.05

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 from common import ROOT, markdown_table, publish
-from rig import full_size_inputs
+
+from demo.rig import full_size_inputs
 
 # The released code under its own stack (torch 1.9.1), on two cores of the same kind: seconds a frame.
 OFFICIAL_SECONDS = {"bevformer_base": "132-143", "bevformer_small": "20-25"}

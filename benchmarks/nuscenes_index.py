@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import pickle
 import platform
 import resource
@@ -43,10 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=results, help="where the table goes")
     options = parser.parse_args(argv)
 
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         nusc = fabricate(Path(folder), options.scenes, options.keyframes, options.annotations)
         rows, index_s = measure(nusc, Path(folder))
-    table = report(options, rows)
+    table = report(options, rows, load)
     print(table)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(table + "\n")
@@ -58,13 +60,13 @@ def measure(nusc: NuScenes, folder: Path) -> tuple[list[tuple[str, str]], float]
     start = time.perf_counter()
     index = index_tables(nusc, "everything")
     index_s = time.perf_counter() - start
-    path = folder / "index.json"
+    path = folder / "index.npz"
     start = time.perf_counter()
-    index.to_json(path)
+    index.save(path)
     write_s = time.perf_counter() - start
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start = time.perf_counter()
-    NuScenesIndex.from_json(path)
+    NuScenesIndex.load(path)
     read_s = time.perf_counter() - start
     held = sum(array.nbytes for array in index.columns.values())
     start = time.perf_counter()
@@ -77,8 +79,8 @@ def measure(nusc: NuScenes, folder: Path) -> tuple[list[tuple[str, str]], float]
     return [
         ("keyframes / annotations kept", f"{len(index):,} / {len(index.columns['gt_boxes']):,}"),
         ("index build (limit 60 s)", f"{index_s:.1f} s"),
-        ("writing the JSON", f"{write_s:.1f} s, {path.stat().st_size / 1e6:.0f} MB"),
-        ("reading the JSON (a later run, instead of the devkit)", f"{read_s:.1f} s"),
+        ("writing the file", f"{write_s:.1f} s, {path.stat().st_size / 1e6:.0f} MB"),
+        ("reading the file (a later run, instead of the devkit)", f"{read_s:.1f} s"),
         ("one Frame from the index", f"{frame_us:.0f} µs"),
         ("arrays of the index, shared by forked workers", f"{held / 1e6:.0f} MB"),
         ("what a spawned worker is sent", f"{sent / 1e6:.0f} MB in {sent_s:.2f} s"),
@@ -219,8 +221,8 @@ def _annotate(tables: dict, counts: np.ndarray, annotations: int, rng: np.random
         first += count
 
 
-def report(options: argparse.Namespace, rows: list[tuple[str, str]]) -> str:
-    """The table as Markdown, with hardware, date and commit."""
+def report(options: argparse.Namespace, rows: list[tuple[str, str]], load: float) -> str:
+    """The table as Markdown, with hardware, date, commit and how busy the machine was before."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
     )
@@ -231,8 +233,9 @@ def report(options: argparse.Namespace, rows: list[tuple[str, str]]) -> str:
     lines = [
         "# The index of nuScenes trainval",
         "",
-        f"{datetime.date.today().isoformat()}, {cpu}, {len(_processors())} cores, one process, Python"
-        f" {platform.python_version()}, commit {commit.stdout.strip() or 'none yet'}.",
+        f"{datetime.date.today().isoformat()}, {cpu}, {len(_processors())} cores, load"
+        f" {load:.1f} before the start, one process, Python {platform.python_version()}, commit"
+        f" {commit.stdout.strip() or 'none yet'}.",
         f"Fabricated tables in a real devkit object: {options.scenes:,} scenes, {options.keyframes:,}"
         f" keyframes, {options.annotations:,} annotations, a fifth of them of a category without a class.",
         "",

@@ -15,9 +15,9 @@ import tempfile
 from pathlib import Path
 
 from common import ROOT, markdown_table, publish
-from stages import StageFailed, Stages
 
-from camera3d.data.synthetic import TRAIN_SPLIT, VERSION
+from demo.stages import StageFailed, Stages
+from synthetic_nuscenes import TRAIN_SPLIT, VERSION
 
 SETTINGS = {
     "queue_length": 1,

@@ -256,16 +256,16 @@ class NuScenesIndex:
         }
         return replace(self, scene_rows=tuple(kept), columns=columns)
 
-    def to_json(self, path: str | Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the index, whole or not at all."""
-        from camera3d.data.index_json import write_index
+        from camera3d.data.index_file import write_index
 
         write_index(self, Path(path))
 
     @classmethod
-    def from_json(cls, path: str | Path) -> NuScenesIndex:
-        """Read what `to_json` wrote; every number comes back exactly. Raises ConfigInvalid."""
-        from camera3d.data.index_json import read_index
+    def load(cls, path: str | Path) -> NuScenesIndex:
+        """Read what `save` wrote; every number comes back exactly. Raises ConfigInvalid."""
+        from camera3d.data.index_file import read_index
 
         return read_index(Path(path))
 

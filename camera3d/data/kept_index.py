@@ -1,4 +1,4 @@
-"""An index is kept as JSON between runs, so that the second run does not load the devkit at all.
+"""An index is kept as a file between runs, so that the second run does not load the devkit at all.
 
 It lies in `$XDG_CACHE_HOME/focalcache/index` (`~/.cache` when that is not set), under a name made from all
 it depends on: the dataroot, the version, the split, sizes and times of the tables, the CAN bus folder.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from camera3d.data.devkit import TABLES, check_dataroot
 from camera3d.data.index import NuScenesIndex
-from camera3d.data.index_json import SCHEMA_VERSION
+from camera3d.data.index_file import SCHEMA_VERSION
 from camera3d.data.nuscenes_reader import build_index, warn_of
 from camera3d.data.scene_chain import MAX_GAP_S
 from camera3d.data.splits import check_split, splits_file
@@ -42,7 +42,7 @@ def load_or_build_index(
     path = kept_path(dataroot, version, split, scenes=scenes, max_gap_s=max_gap_s)
     if path.is_file():
         try:
-            index = NuScenesIndex.from_json(path)
+            index = NuScenesIndex.load(path)
         except ConfigInvalid as error:
             warnings.warn(f"building the index again: {error}", stacklevel=2)
         else:
@@ -50,7 +50,7 @@ def load_or_build_index(
             return index
     index = build_index(dataroot, version, split, scenes=scenes, max_gap_s=max_gap_s)
     try:
-        index.to_json(path)
+        index.save(path)
     except OSError as error:
         warnings.warn(
             f"the index is not kept for the next run: {path}: {error.strerror}. Set XDG_CACHE_HOME to a"
@@ -85,7 +85,7 @@ def kept_path(
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     safe_split = "".join(c if c.isalnum() or c in "-_" else "_" for c in split)[:60]
-    return Path(home) / "focalcache" / "index" / f"{version}-{safe_split}-{digest[:20]}.json"
+    return Path(home) / "focalcache" / "index" / f"{version}-{safe_split}-{digest[:20]}.npz"
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -1,23 +1,19 @@
-"""The index against the devkit: order, projections, boxes, velocities; and what is kept of it."""
+"""The index against the devkit: order, projections, boxes, velocities."""
 
 from __future__ import annotations
 
-import json
 import pickle
-from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from index_cases import assert_same
 from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes_tables import edit_table, token
 from pyquaternion import Quaternion
 
-from camera3d.data import CAMERA_NAMES, CLASS_NAMES, NuScenesIndex, build_index, load_or_build_index
-from camera3d.data.index import COLUMNS, Frame, SceneRows, text_column
-from camera3d.errors import ConfigInvalid, SampleUnknown, ShapeMismatch
+from camera3d.data import CAMERA_NAMES, CLASS_NAMES, NuScenesIndex, build_index
+from camera3d.errors import SampleUnknown, ShapeMismatch
 
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
 SCENES = {"scene-0553": 3, "scene-0061": 4, "scene-0103": 2}
@@ -183,45 +179,6 @@ def test_frames_cannot_be_changed_by_accident(index):
         index[0].lidar2img[0, 0, 0] = 1.0
 
 
-def test_json_round_trip_is_exact(index, tmp_path):
-    path = tmp_path / "deep" / "index.json"
-    index.to_json(path)
-    assert_same(NuScenesIndex.from_json(path), index)
-    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert [p.name for p in path.parent.iterdir()] == ["index.json"]
-
-
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_json_round_trip_of_any_numbers(data, tmp_path_factory):
-    counts = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))
-    annotations = sum(counts)
-    columns = {}
-    for name, column in COLUMNS.items():
-        shape = (annotations if column.of_annotations else len(counts), *column.row_shape)
-        size = int(np.prod(shape))
-        if column.dtype == "S":
-            texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
-            columns[name] = text_column(data.draw(st.lists(texts, min_size=size, max_size=size))).reshape(
-                shape
-            )
-        else:
-            rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-            bits = rng.integers(-(2**62), 2**62, size)
-            values = bits.view(np.float64) if column.dtype == "float64" else bits
-            values = np.where(np.isfinite(values), values, 0.1) if column.dtype == "float64" else values
-            columns[name] = (
-                (values % 2 if column.dtype == "bool" else values).astype(column.dtype).reshape(shape)
-            )
-    columns["annotation_count"] = np.array(counts, dtype=np.int64)
-    columns["gt_boxes"][::2, 7:] = np.nan
-    rows = (SceneRows(name="scene-0001", token="ab", first=0, stop=len(counts)),)
-    index = NuScenesIndex(version="v", split="s", scene_rows=rows, columns=columns, notes=("one",))
-    path = tmp_path_factory.mktemp("round") / "index.json"
-    index.to_json(path)
-    assert_same(NuScenesIndex.from_json(path), index)
-
-
 def test_columns_that_do_not_fit_are_reported_together(index):
     columns = dict(index.columns)
     columns["timestamp_us"] = columns["timestamp_us"][:-1]
@@ -229,65 +186,6 @@ def test_columns_that_do_not_fit_are_reported_together(index):
     del columns["valid"]
     with pytest.raises(ShapeMismatch, match=r"(?s)timestamp_us.*image_hw.*valid: missing"):
         NuScenesIndex(version="v", split="s", scene_rows=index.scene_rows, columns=columns)
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (lambda text: text[: len(text) // 2], "is not JSON"),
-        (lambda text: "[1, 2]", "is not an index"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "schema_version 99"),
-        (lambda text: text.replace('"timestamp_us"', '"other"'), "is damaged"),
-        (lambda text: text.replace('"stop": 4', '"stop": 5'), "is damaged"),
-    ],
-    ids=["half a file", "other JSON", "newer schema", "column gone", "scenes do not fit"],
-)
-def test_a_damaged_index_file_is_refused(index, tmp_path, damage, says):
-    path = tmp_path / "index.json"
-    index.to_json(path)
-    path.write_text(damage(path.read_text()))
-    with pytest.raises(ConfigInvalid, match=says):
-        NuScenesIndex.from_json(path)
-
-
-def test_the_second_run_does_not_load_the_devkit(dataroot, index, monkeypatch):
-    first = load_or_build_index(dataroot, "v1.0-mini", "mini_train")
-    monkeypatch.setattr(
-        "camera3d.data.nuscenes_reader.open_nuscenes", lambda *_: pytest.fail("devkit loaded")
-    )
-    with pytest.warns(UserWarning, match="CAN bus expansion"):  # said again, though nothing was built
-        second = load_or_build_index(dataroot, "v1.0-mini", "mini_train")
-    assert_same(first, index)
-    assert_same(second, index)
-
-
-def test_changed_tables_are_read_again(tiny_nuscenes):
-    root = tiny_nuscenes(scenes={"scene-0061": 2})
-    assert load_or_build_index(root, "v1.0-mini", "mini_train")[0].num_lidar_pts[0] == 5
-
-    def recount(records):
-        records[0]["num_lidar_pts"] = 77
-
-    edit_table(root, "sample_annotation", recount)
-    assert load_or_build_index(root, "v1.0-mini", "mini_train")[0].num_lidar_pts[0] == 77
-
-
-def test_a_damaged_kept_index_is_replaced(dataroot, index, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    load_or_build_index(dataroot, "v1.0-mini", "mini_train")
-    (kept,) = (tmp_path / "focalcache" / "index").iterdir()
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:100])
-    with pytest.warns(UserWarning, match="building the index again"):
-        assert_same(load_or_build_index(dataroot, "v1.0-mini", "mini_train"), index)
-    assert kept.read_bytes() == whole
-
-
-def test_an_unwritable_home_costs_only_a_warning(dataroot, index, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="not kept for the next run"):
-        assert_same(load_or_build_index(dataroot, "v1.0-mini", "mini_train"), index)
 
 
 def test_a_worker_gets_arrays_and_no_devkit(index):
@@ -308,12 +206,3 @@ def test_class_order_is_the_official_one(index):
     assert CLASS_NAMES[3:] == (
         *("bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone"),
     )
-
-
-def assert_same(left: NuScenesIndex, right: NuScenesIndex) -> None:
-    for name in ("version", "split", "scene_rows", "class_names", "camera_names", "notes"):
-        assert getattr(left, name) == getattr(right, name)
-    for name in COLUMNS:
-        np.testing.assert_array_equal(left.columns[name], right.columns[name], err_msg=name)
-        assert left.columns[name].dtype.kind == right.columns[name].dtype.kind
-    assert {f.name for f in fields(Frame)} == set(vars(left[0]))
