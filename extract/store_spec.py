@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.builder import build_detector, load_config, plain_config
 from camera3d.errors import Camera3DError, ConfigInvalid
+from camera3d.files import sha256_of
 from camera3d.ops import describe_backends
 from camera3d.streaming import frame_specs
 from extract.focal_areas import FocalOptions, covered_m
@@ -46,8 +46,7 @@ class TeacherWeights:
         """Digest of the checkpoint file, None for an untrained teacher."""
         if self.checkpoint is None:
             return None
-        with self.checkpoint.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.checkpoint)
 
 
 def teacher_arrays(

@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 
 from camera3d.data.index import COLUMNS, NuScenesIndex, SceneRows, text_column
 from camera3d.errors import ConfigInvalid, ShapeMismatch, shown
+from camera3d.files import replaced
 
 FORMAT = "camera3d.nuscenes_index"
 SCHEMA_VERSION = 2
@@ -84,16 +85,8 @@ def write_index(index: NuScenesIndex, path: Path) -> None:
         "scene_rows": np.array([(s.first, s.stop) for s in scenes], dtype=np.int64).reshape(-1, 2),
         **index.columns,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **entries)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **entries)
 
 
 def read_index(path: Path) -> NuScenesIndex:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.data_classes import DetectionBox
@@ -16,6 +13,7 @@ from nuscenes.eval.detection.data_classes import DetectionBox
 from camera3d.errors import shown
 from camera3d.evaluation.errors import ResultsIncomplete, ResultsInvalid, ResultsUnwritable
 from camera3d.evaluation.submission import EVAL_CONFIG
+from camera3d.files import replaced
 
 RESULTS_NAME, METRICS_NAME, SUMMARY_NAME = "results_nusc.json", "metrics.json", "metrics_summary.json"
 META: Mapping[str, bool] = {
@@ -33,26 +31,13 @@ def write_results(path: str | Path, samples: Iterable[tuple[str, list[dict]]]) -
     Args:
         samples: sample token and boxes of `submission_boxes`, each token once.
     """
-    with replaced(Path(path)) as file:
+    with replaced(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(META)}, "results": {{')
         for number, (sample_token, boxes) in enumerate(samples):
             file.write(",\n" if number else "\n")
             file.write(f"{json.dumps(sample_token)}: {json.dumps(boxes, allow_nan=False)}")
         file.write("\n}}\n")
     return Path(path)
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[TextIO]:
-    """A file for writing that takes the place of `path` when the block ends well; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_writable(out_dir: str | Path) -> None:

@@ -32,9 +32,9 @@ from camera3d.evaluation.results_file import (
     check_coverage,
     eval_boxes,
     read_results,
-    replaced,
 )
 from camera3d.evaluation.submission import EVAL_CONFIG
+from camera3d.files import replaced
 
 
 class DetectionEvaluation(DetectionEval):
@@ -104,10 +104,11 @@ def score(
     found, _ = evaluation.evaluate()
     metrics = Metrics.of_devkit(found)
     if out_dir is not None:
-        with replaced(Path(out_dir) / METRICS_NAME) as file:
-            json.dump(metrics.to_dict(), file, indent=2, allow_nan=False)
-        with replaced(Path(out_dir) / SUMMARY_NAME) as file:
-            json.dump({**found.serialize(), "meta": meta}, file, indent=2)
+        ours = json.dumps(metrics.to_dict(), indent=2, allow_nan=False)
+        official = json.dumps({**found.serialize(), "meta": meta}, indent=2)
+        for name, text in ((METRICS_NAME, ours), (SUMMARY_NAME, official)):
+            with replaced(Path(out_dir) / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     return metrics
 
 

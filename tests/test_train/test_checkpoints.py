@@ -10,9 +10,9 @@ import pytest
 import torch
 from train_cases import FRAMES, weights_of
 
+from camera3d import files
 from camera3d.checkpoint import read_state_dict
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
-from train.engine import export
 from train.engine.checkpoints import checkpoints, digest_path
 from train.engine.run import distill
 
@@ -114,15 +114,15 @@ def test_without_an_intact_one_nothing_is_begun_anew(workshop, copied):
 
 
 def test_a_file_is_on_the_disk_before_its_name_and_the_name_with_it(tmp_path, monkeypatch):
-    calls, fsync, replace = [], export.os.fsync, export.os.replace
+    calls, fsync, replace = [], files.os.fsync, files.os.replace
 
     def synced(descriptor):
-        calls.append("folder" if export.os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        calls.append("folder" if files.os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
         fsync(descriptor)
 
-    monkeypatch.setattr(export.os, "fsync", synced)
-    monkeypatch.setattr(export.os, "replace", lambda *names: (calls.append("name"), replace(*names)))
-    export.replace_with(tmp_path / "a.pth", lambda path: path.write_text("a"))
+    monkeypatch.setattr(files.os, "fsync", synced)
+    monkeypatch.setattr(files.os, "replace", lambda *names: (calls.append("name"), replace(*names)))
+    files.replace_with(tmp_path / "a.pth", lambda path: path.write_text("a"))
     assert calls == ["file", "name", "folder"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
 from camera3d.checkpoint import LOAD_ERRORS, reason_of
-from camera3d.errors import CheckpointMismatch, ConfigInvalid, shown
-from train.engine.export import replace_with
+from camera3d.errors import ConfigInvalid, shown
+from camera3d.files import replace_with, sha256_of
 
 DIGEST_SUFFIX = ".sha256"
 
@@ -97,12 +96,3 @@ def fault_of(checkpoint: Path) -> str | None:
     except LOAD_ERRORS as error:
         return f"it cannot be read: {reason_of(error)}"
     return None
-
-
-def sha256_of(path: str | Path) -> str:
-    """Digest of a file. Raises CheckpointMismatch when there is none."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointMismatch(f"no checkpoint file {path}: {error.strerror}") from error

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 
 from camera3d.checkpoint import harmless_globals, reason_of
 from camera3d.errors import CheckpointMismatch, ConfigInvalid, shown
+from camera3d.files import replace_with
 from camera3d.logs import quiet_mmengine, to_stderr
 from train.engine import hooks, loops  # noqa: F401  registered by name below
 from train.engine.checkpoints import chosen_checkpoint, remove_strays, write_digest
-from train.engine.export import replace_with
 from train.engine.finite import require_finite_weights
 from train.engine.optimising import with_amp
 from train.engine.resuming import require_same_run

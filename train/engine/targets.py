@@ -15,11 +15,11 @@ from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
+from camera3d.files import sha256_of
 from train.distillers.compared import ComparedMaps
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
 from train.distillers.fit import compared_maps, wanted_arrays
-from train.engine.checkpoints import sha256_of
 from train.engine.options import SOURCES, DistillOptions
 from train.targets import (
     CachedTargets,
