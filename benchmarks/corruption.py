@@ -34,7 +34,7 @@ from corruption_cases import (  # noqa: E402  it lies beside the test that does 
     random_flips,
 )
 
-from cache_schema.layout import PROFILES  # noqa: E402
+from cache_schema.profiles import PROFILES  # noqa: E402
 
 OUTCOMES = (DETECTED, REFUSED, HARMLESS, MISSED)
 

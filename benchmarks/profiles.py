@@ -32,8 +32,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cache_schema.array_spec import DETECTION, ArraySpec
-from cache_schema.focal import FocalMap, encode_map
-from cache_schema.layout import stored_arrays
+from cache_schema.profiles import stored_arrays
+from cache_schema.profiles.focal import FocalMap, encode_map
 from cache_schema.quantise import dequantise, quantise
 from camera3d.detectors import build_detector
 from camera3d.instance_areas import bev_area, pv_areas, query_confidence

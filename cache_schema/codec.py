@@ -17,8 +17,8 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc
 
+from cache_schema.array_spec import ArraySpec
 from cache_schema.errors import Corrupt
-from cache_schema.spec import ArraySpec
 
 # LZ4 after a bit shuffle saves what Zstandard does on features, to within a few percent, at twice the speed.
 BLOSC_CNAME = "lz4"

@@ -7,12 +7,9 @@ is to the nearest, halves to even; what comes back is off by at most half a scal
 scale 0.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 LARGEST = 127
-SCALE_SUFFIX = "_scale"
 # Below this a magnitude / 127 is no normal float32 any more; such a channel counts as zeros.
 _NEGLIGIBLE = np.float32(LARGEST) * np.finfo(np.float32).tiny
 # Rounded down, so that 127 times it is no infinity.
@@ -54,16 +51,3 @@ def quantise_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             np.rint(scratch, out=scratch)
             target[:] = np.clip(scratch, -LARGEST, LARGEST, out=scratch)
     return quantised, scales
-
-
-def float_maps(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a sample with every dense int8 map turned into float32 by the scale stored beside it.
-
-    Scales are left out, all other arrays are passed on. An `exact` sample comes back as it is.
-    """
-    scales = {f"{name}{SCALE_SUFFIX}" for name in arrays} & set(arrays)
-    return {
-        name: dequantise(values, arrays[name + SCALE_SUFFIX]) if name + SCALE_SUFFIX in scales else values
-        for name, values in arrays.items()
-        if name not in scales
-    }

@@ -13,8 +13,8 @@ from cache_schema.contents import StoreContents
 from cache_schema.documents import read_document
 from cache_schema.errors import Corrupt, Problem, SampleMissing, SpecInvalid
 from cache_schema.fingerprint import require
-from cache_schema.focal import FocalSample
 from cache_schema.manifest import MANIFEST_NAME, ArrayRecord, SceneManifest, unpack_manifest
+from cache_schema.profiles.focal import FocalSample
 from cache_schema.published import PublishedScene
 from cache_schema.shard_reader import ShardReader
 from cache_schema.spec import StoreSpec
@@ -177,7 +177,9 @@ class TargetReader:
 
     def read_focal(self, sample_token: str) -> FocalSample:
         """A sample of profile `focal`. Raises as `read`, and SpecInvalid when the profile is another."""
-        return FocalSample.from_stored(self.spec, self.read(sample_token))
+        if self.spec.focal is None:
+            raise SpecInvalid(f"{self.path} has profile {self.spec.profile}; read its arrays by name instead")
+        return FocalSample.from_stored(self.spec.arrays, self.spec.background_block, self.read(sample_token))
 
     def scene_of(self, sample_token: str) -> str:
         """Name of the scene that holds a sample. Raises SampleMissing."""

@@ -99,7 +99,7 @@ class SceneWriter:
         self.scene_token = scene_token
         self._folder = folder
         self._samples = list(samples)
-        self._encoder = encoder(spec)
+        self._encoder = encoder(spec.profile, spec.arrays, spec.background_block)
         self._fingerprint = fingerprint.digest(spec)
         self._n_done = 0
         self._broken = False
@@ -124,7 +124,7 @@ class SceneWriter:
         Args:
             sample_token: as the dataset calls it.
             values: the arrays of the spec by name. Profile `compact` also takes a map as int8 when its scales
-                come beside it as `<map>_scale`, see `cache_schema.quantise`.
+                come beside it as `<map>_scale`, see `cache_schema.profiles.compact`.
             areas: for profile `focal`, the cells to keep of every map by name: (H, W) or (camera, H, W) bool.
             confident: for profile `focal`, the queries to keep: (query,) bool.
 

@@ -14,7 +14,7 @@ from cache_schema import __version__
 from cache_schema.array_spec import ArraySpec
 from cache_schema.errors import Problem, SchemaTooNew, SchemaTooOld, shown
 from cache_schema.fields import Fact, each, fact, flag, integer, json_object, number, one_of, optional, text
-from cache_schema.layout import PROFILES, layout_problems, stored_arrays
+from cache_schema.profiles import PROFILES, layout_problems, stored_arrays
 
 SCHEMA_VERSION = 2
 
@@ -108,7 +108,12 @@ class StoreSpec(Fact):
     @cached_property
     def stored_arrays(self) -> tuple[ArraySpec, ...]:
         """The arrays on disk: what the profile makes of `arrays`."""
-        return stored_arrays(self.profile, self.arrays, self.focal.background_block if self.focal else 1)
+        return stored_arrays(self.profile, self.arrays, self.background_block)
+
+    @property
+    def background_block(self) -> int:
+        """Side in map cells of a block of the coarse background; 1 where there is none."""
+        return self.focal.background_block if self.focal else 1
 
     @property
     def teacher_outputs(self) -> tuple[ArraySpec, ...]:

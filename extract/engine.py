@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from cache_schema.layout import DETECTION_ARRAYS, MAX_DETECTIONS
+from cache_schema.detections import DETECTION_ARRAYS, MAX_DETECTIONS
 from cache_schema.writer import StoreWriter
 from camera3d.data import ImagePipeline, NuScenesIndex
 from camera3d.data.scene_frames import SceneFrames

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cache_schema.array_spec import BEV_MAP, IMAGE_MAP, QUERY, ArraySpec
-from cache_schema.layout import DETECTION_BOXES, DETECTION_SCORES
+from cache_schema.detections import DETECTION_BOXES, DETECTION_SCORES
 from cache_schema.spec import FocalFacts
 from camera3d.data import Frame
 from camera3d.instance_areas import bev_area, pv_areas, query_confidence

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache_schema.quantise import LARGEST, SCALE_SUFFIX
+from cache_schema.profiles.compact import SCALE_SUFFIX
+from cache_schema.quantise import LARGEST
 from cache_schema.spec import ArraySpec, StoreSpec
 
 

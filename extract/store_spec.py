@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 
 from cache_schema.array_spec import BEV_MAP, DENSE_HEAD, IMAGE_MAP, QUERY, ArraySpec
+from cache_schema.detections import detection_arrays
 from cache_schema.errors import CacheError, SpecInvalid
-from cache_schema.layout import detection_arrays
 from cache_schema.spec import (
     DatasetFacts,
     InputFacts,

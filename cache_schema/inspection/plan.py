@@ -12,7 +12,7 @@ from cache_schema.array_spec import DETECTION, QUERY, ArraySpec
 from cache_schema.errors import CacheError
 from cache_schema.inspection.planned_arrays import planned_arrays
 from cache_schema.inspection.tables import aligned, bytes_text, shape_text
-from cache_schema.layout import PROFILES, stored_arrays
+from cache_schema.profiles import PROFILES, stored_arrays
 from cache_schema.zarr_metadata import samples_per_shard
 
 # Samples and scenes of the official splits of nuScenes.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache_schema.array_spec import BEV_MAP, IMAGE_MAP
+from cache_schema.detections import DETECTION_ARRAYS
 from cache_schema.inspection.boxes import ScoredBoxes, best_boxes
 from cache_schema.inspection.tables import aligned, shape_text
 from cache_schema.inspection.teacher_values import teacher_values
-from cache_schema.layout import DETECTION_ARRAYS
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cache_schema.focal import FocalSample
-from cache_schema.quantise import float_maps
+from cache_schema.profiles.compact import float_maps
+from cache_schema.profiles.focal import FocalSample
 from cache_schema.spec import StoreSpec
 
 
@@ -30,7 +30,7 @@ def teacher_values(spec: StoreSpec, stored: Mapping[str, np.ndarray]) -> Teacher
     """From the arrays of a sample as a reader gives them."""
     if spec.profile != "focal":
         return TeacherValues(float_maps(stored))
-    sample = FocalSample.from_stored(spec, stored)
+    sample = FocalSample.from_stored(spec.arrays, spec.background_block, stored)
     maps = {name: feats.filled() for name, feats in sample.maps.items()}
     return TeacherValues(
         arrays={**maps, **sample.queries, **sample.others},

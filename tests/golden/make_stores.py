@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_schema.layout import DETECTION_ARRAYS, detection_arrays
+from cache_schema.detections import DETECTION_ARRAYS, detection_arrays
 from cache_schema.spec import (
     SCHEMA_VERSION,
     ArraySpec,

@@ -6,7 +6,8 @@ from profile_cases import TEACHER_ARRAYS, profile_spec, profile_store
 from store_cases import sample_list, sample_values
 
 from cache_schema.errors import NotFinite, SpecInvalid
-from cache_schema.quantise import dequantise, float_maps, quantise
+from cache_schema.profiles.compact import float_maps
+from cache_schema.quantise import dequantise, quantise
 from cache_schema.reader import TargetReader
 from cache_schema.writer import StoreWriter
 

@@ -4,7 +4,7 @@ import pytest
 from corruption_cases import MISSED, outcomes, profile_store, random_flips, sealed_store
 
 from cache_schema.inspection.verify import verify
-from cache_schema.layout import PROFILES
+from cache_schema.profiles import PROFILES
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -13,7 +13,7 @@ from store_cases import sample_list, sample_values, small_spec
 
 from cache_schema import zarr_metadata
 from cache_schema.errors import Corrupt, SpecInvalid
-from cache_schema.focal import FocalMap, block_means, encode_map
+from cache_schema.profiles.focal import FocalMap, block_means, encode_map
 from cache_schema.reader import TargetReader
 from cache_schema.writer import StoreWriter
 
@@ -162,7 +162,7 @@ def test_focal_facts_belong_to_focal_only():
 
 def test_several_chunks_and_shards_read_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(zarr_metadata, "MAX_SHARD_NBYTES", 500)
-    monkeypatch.setattr("cache_schema.layout.RAGGED_CHUNK_NBYTES", 12)
+    monkeypatch.setattr("cache_schema.profiles.encoding.RAGGED_CHUNK_NBYTES", 12)
     zarr_metadata.array_document.cache_clear()
     path = profile_store(tmp_path / "teacher.zarr", "focal", n_samples=5)
     zarr_metadata.array_document.cache_clear()

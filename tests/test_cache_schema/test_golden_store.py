@@ -14,7 +14,7 @@ import zarr
 from cache_schema import codec
 from cache_schema.errors import SchemaTooNew, SchemaTooOld
 from cache_schema.fields import canonical_json
-from cache_schema.quantise import float_maps
+from cache_schema.profiles.compact import float_maps
 from cache_schema.reader import TargetReader
 from cache_schema.seal import read_seal
 from cache_schema.spec import SCHEMA_VERSION

@@ -16,12 +16,12 @@ from projection_cases import project_points
 from store_cases import about, small_spec
 
 from cache_schema import inspect_cache
+from cache_schema.detections import detection_arrays
 from cache_schema.inspection import boxes as boxes_module
 from cache_schema.inspection.boxes import best_boxes, box_corners, project_edge
 from cache_schema.inspection.camera_images import image_files
 from cache_schema.inspection.projections import norm_map, pca_rgb, sampling_density
 from cache_schema.inspection.sample import load_sample
-from cache_schema.layout import detection_arrays
 from cache_schema.spec import ArraySpec, InputFacts
 from cache_schema.writer import StoreWriter
 

@@ -13,7 +13,7 @@ from profile_cases import FOCAL, array
 from store_cases import small_spec
 
 from cache_schema.inspection.planned_arrays import GROUPS, planned_arrays
-from cache_schema.layout import PROFILES
+from cache_schema.profiles import PROFILES
 from cache_schema.spec import FocalFacts
 
 PV_SIZES = ((116, 200), (58, 100), (29, 50), (15, 25))

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cache_schema.quantise import dequantise, float_maps, quantise, quantise_rows
+from cache_schema.profiles.compact import float_maps
+from cache_schema.quantise import dequantise, quantise, quantise_rows
 
 
 @settings(max_examples=150, deadline=None)

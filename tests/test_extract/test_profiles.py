@@ -11,7 +11,7 @@ from test_dump import after_frames
 
 from cache_schema.inspect_cache import main as inspect
 from cache_schema.profiles import encoder
-from cache_schema.quantise import float_maps
+from cache_schema.profiles.compact import float_maps
 from cache_schema.reader import TargetReader
 from camera3d.data import load_or_build_index
 from extract.focal_areas import FocalAreas, FocalOptions
@@ -240,9 +240,9 @@ def test_maps_are_quantised_on_a_gpu_as_the_writer_does(exact, compact):
     values = exact[exact.sample_tokens[0]]
     values["bev_feats"][3] = 0
     tensors = {name: torch.from_numpy(array) for name, array in values.items()}
-    wanted = encoder(spec).encode(values, None, None)
+    wanted = encoder(spec.profile, spec.arrays).encode(values, None, None)
     quantised = {name: tensor.numpy() for name, tensor in quantise_maps(tensors, spec.arrays).items()}
-    assert encoder(spec).problems(quantised, None, None) == []
+    assert encoder(spec.profile, spec.arrays).problems(quantised, None, None) == []
     for name, array in wanted.items():
         np.testing.assert_array_equal(quantised[name], array, err_msg=name)
 

@@ -17,7 +17,7 @@ from command_cases import write_small_config
 from evaluation_cases import SCENES, VERSION, write_ten_classes
 from golden.formula import state_dict
 
-from cache_schema.layout import detection_arrays
+from cache_schema.detections import detection_arrays
 from cache_schema.reader import TargetReader
 from cache_schema.spec import FocalFacts
 from cache_schema.writer import StoreWriter

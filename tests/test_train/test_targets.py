@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from train_cases import FRAMES, SPLIT, VERSION
 
 from cache_schema.errors import SampleMissing
-from cache_schema.quantise import float_maps
+from cache_schema.profiles.compact import float_maps
 from cache_schema.reader import TargetReader
 from camera3d.data import ImagePipeline, NuScenesQueueDataset, collate_queue, load_or_build_index
 from camera3d.detectors.builder import load_config

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from mmengine.config import Config
 from torch import Tensor
 
-from cache_schema.layout import DETECTION_BOXES, DETECTION_SCORES
+from cache_schema.detections import DETECTION_BOXES, DETECTION_SCORES
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.protocol import IMAGE_MAP, with_role
 from camera3d.errors import StartUnfit, shown

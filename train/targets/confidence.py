@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmengine.logging import print_log
 
-from cache_schema.layout import DETECTION_SCORES
+from cache_schema.detections import DETECTION_SCORES
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
 from train.targets.checks import TargetsUnfit

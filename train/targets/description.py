@@ -10,8 +10,8 @@ from mmengine.config import Config
 from torch import Tensor
 
 from cache_schema.array_spec import ArraySpec
+from cache_schema.detections import DETECTION_ARRAYS
 from cache_schema.errors import StoreNotFound
-from cache_schema.layout import DETECTION_ARRAYS
 from cache_schema.reader import TargetReader
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.protocol import TeacherHead, with_role

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cache_schema.array_spec import QUERY
-from cache_schema.layout import CONFIDENT_ARRAY
+from cache_schema.profiles import stored_names as names_of
 from cache_schema.spec import StoreSpec
-
-# The parts of a map in profile `focal`, see docs/store-format.md.
-FOCAL_PARTS = ("cells", "scale", "mask", "background", "background_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +34,12 @@ class TargetLayout:
             profile=spec.profile,
             query_axes=axes,
             num_queries=counts[0] if counts else 0,
-            background_block=spec.focal.background_block if spec.focal else 1,
+            background_block=spec.background_block,
         )
 
 
 def stored_names(spec: StoreSpec, names: Iterable[str]) -> tuple[str, ...]:
     """The stored arrays that hold the teacher's arrays `names`, all of which the store has."""
     arrays = {array.name: array for array in spec.arrays}
-    stored: dict[str, None] = {}
-    for name in names:
-        if arrays[name].is_map and spec.profile == "compact":
-            stored |= dict.fromkeys((name, f"{name}_scale"))
-        elif arrays[name].is_map and spec.profile == "focal":
-            stored |= dict.fromkeys(f"{name}_{part}" for part in FOCAL_PARTS)
-        else:
-            stored[name] = None
-            if arrays[name].role == QUERY and spec.profile == "focal":
-                stored[CONFIDENT_ARRAY] = None
-    return tuple(stored)
+    held = (stored for name in names for stored in names_of(spec.profile, arrays[name]))
+    return tuple(dict.fromkeys(held))

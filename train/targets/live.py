@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
-from cache_schema.layout import DETECTION_ARRAYS, MAX_DETECTIONS
+from cache_schema.detections import DETECTION_ARRAYS, MAX_DETECTIONS
 from camera3d.data import StreamingFrames
 from camera3d.detectors import Detector, Outputs
 from camera3d.detectors.protocol import QUERY

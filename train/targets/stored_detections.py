@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from cache_schema.layout import DETECTION_ARRAYS
+from cache_schema.detections import DETECTION_ARRAYS
 from cache_schema.reader import TargetReader
 from camera3d.boxes import BOX_CONVENTION
 from camera3d.detectors import Detections

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cache_schema.layout import CONFIDENT_ARRAY, DETECTION_BOXES, DETECTION_SCORES
+from cache_schema.detections import DETECTION_BOXES, DETECTION_SCORES
+from cache_schema.profiles.focal import CONFIDENT_ARRAY
 from camera3d.instance_areas import query_confidence
 from train.targets.layout import TargetLayout
 
