@@ -226,7 +226,7 @@ def test_runs_as_printed_in_the_help():
         [sys.executable, "extract/dump_teacher.py", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0
-    assert "configs/teacher/bevformer_base.py" in done.stdout
+    assert "configs/demo/teacher.py" in done.stdout
 
 
 def test_images_that_do_not_fit_are_refused_before_anything_is_written(case, capsys):
