@@ -57,3 +57,23 @@ def to_legacy(boxes: Tensor) -> Tensor:
     """Ours (..., 9) to legacy (..., 9): bottom centre, w before l, legacy yaw."""
     x, y, z, length, width, height, yaw, vx, vy = boxes.unbind(-1)
     return torch.stack((x, y, z - height / 2, width, length, height, swap_yaw(yaw), vx, vy), dim=-1)
+
+
+def move_boxes(boxes: Tensor, transform: Tensor) -> Tensor:
+    """Boxes (..., 9), or (..., 7) without velocities, of one frame as seen in another frame.
+
+    Sizes stay. A box keeps its faces upright: of its heading and velocity the part along the other frame's
+    ground plane is kept, as frames of one vehicle are tilted against each other by a degree at most.
+
+    Args:
+        transform: (4, 4) rigid, the boxes' frame to the other one.
+    """
+    matrix = transform.to(device=boxes.device, dtype=torch.float64)
+    rotation, shift = matrix[:3, :3], matrix[:3, 3]
+    exact = boxes.double()
+    centre = exact[..., :3] @ rotation.T + shift
+    yaw = exact[..., 6]
+    heading = torch.stack((yaw.cos(), yaw.sin()), dim=-1) @ rotation[:2, :2].T
+    velocity = [exact[..., 7:9] @ rotation[:2, :2].T] if exact.shape[-1] == 9 else []
+    turned = torch.atan2(heading[..., 1], heading[..., 0])
+    return torch.cat((centre, exact[..., 3:6], turned[..., None], *velocity), dim=-1).to(boxes.dtype)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from camera3d.errors import CheckpointMismatch
 
+WRAPPERS = ("module.", "model.")  # of data-parallel training, and of Lightning modules
 SHOWN = 12  # keys listed of each kind before the rest is counted
 LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError)
 
@@ -114,8 +115,10 @@ def _checkpoint(loaded: object, source: str) -> Checkpoint:
         raise CheckpointMismatch(
             f"{source} holds no state dict: neither tensors by name nor a 'state_dict' entry"
         )
-    prefixed = loaded and all(key.startswith("module.") for key in loaded)
-    weights = {key.removeprefix("module.") if prefixed else key: value for key, value in loaded.items()}
+    weights = dict(loaded)
+    for prefix in WRAPPERS:
+        if weights and all(key.startswith(prefix) for key in weights):
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return Checkpoint(weights, meta if isinstance(meta, Mapping) else {}, source)
 
 

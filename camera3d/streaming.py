@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from camera3d.data.names import CAMERA_NAMES
+from camera3d.data.rig import RIG_NAMES
 from camera3d.data.streaming import StreamingItem
 from camera3d.detectors.protocol import (
     CALIBRATION,
@@ -43,6 +44,15 @@ def frame_specs(inputs: Sequence[str]) -> tuple[OutputSpec, ...]:
             dtype="float64",
         ),
     }
+    for name in RIG_NAMES:
+        per_camera = name not in ("ego2global", "lidar2ego")
+        known[name] = OutputSpec(
+            name=name,
+            role=CALIBRATION,
+            shape=(len(CAMERA_NAMES), 4, 4) if per_camera else (4, 4),
+            dimension_names=(*(("camera",) if per_camera else ()), "matrix_row", "matrix_column"),
+            dtype="float64",
+        )
     return tuple(spec for name, spec in known.items() if name in (*inputs, "lidar2img"))
 
 

@@ -173,6 +173,7 @@ class Prepared:
             batch_size=batch_size,
             workers=0,
             seed=0,
+            inputs=run.inputs_of(self.model),
             transforms=self.transforms,
         )
         return self.model.data_preprocessor(next(iter(loader)), True)

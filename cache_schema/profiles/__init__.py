@@ -60,7 +60,11 @@ def layout_problems(profile: str, arrays: Sequence[ArraySpec]) -> list[Problem]:
             if not array.is_map:
                 continue
             kind = np.dtype(array.dtype).kind
-            if kind != "f" or len(array.shape) not in (3, 4) or array.dimension_names[-3] != "channel":
+            if (
+                kind != "f"
+                or len(array.shape) not in (3, 4)
+                or not array.dimension_names[-3].endswith("channel")
+            ):
                 expected = "a floating-point map (channel, y, x) or (camera, channel, y, x)"
                 problems.append(
                     Problem(f"array {array.name}", expected, f"{array.dtype} {array.dimension_names}")

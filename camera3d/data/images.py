@@ -2,7 +2,9 @@
 
 The official order, which matters to the last digits: float32, photometric distortion (training), normalise,
 resize, pad. Normalising before resizing and padding after it makes the padding zero in normalised units.
-Source: transform_3d.py, augmentation.py and the pipelines in the configs of Li et al., ECCV 2022.
+Another official order, `pillow_keep_bottom`: resize the 8-bit picture, crop, normalise; nothing is padded.
+Sources: transform_3d.py, augmentation.py and the pipelines in the configs of Li et al., ECCV 2022; the
+evaluation pipeline of Li et al., AAAI 2023.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from pathlib import Path
 import cv2
 import mmcv
 import numpy as np
+from PIL import Image
 
 from camera3d.data.image_check import JPEG_START, jpeg_tail_fault
 from camera3d.data.index import Frame
 from camera3d.data.photometric import PhotometricDistortion
 from camera3d.errors import ConfigInvalid, ImagesBroken, shown
 from camera3d.geometry import Float64
+
+RESIZES = OPENCV, PILLOW_KEEP_BOTTOM = ("opencv", "pillow_keep_bottom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,9 @@ class ImagePipeline:
         pad_hw: height and width after zero padding at the bottom and on the right.
         mean, std: of the three channels, in the order that `to_rgb` leads to.
         to_rgb: whether the network wants RGB.
+        resize: `opencv` normalises, then resizes bilinearly and pads at the bottom and on the right.
+            `pillow_keep_bottom` resizes the 8-bit picture with Pillow's bicubic filter and keeps the lowest
+            rows and the middle columns that `pad_hw` has place for, then normalises.
         distortion: what `load` and `prepare` apply when they are given a generator. Not part of `to_dict`:
             it is the trainer's choice, and no fact about the input of a teacher.
 
@@ -42,6 +50,7 @@ class ImagePipeline:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     to_rgb: bool
+    resize: str = OPENCV
     distortion: PhotometricDistortion = field(default_factory=PhotometricDistortion)
 
     def __post_init__(self) -> None:
@@ -59,22 +68,28 @@ class ImagePipeline:
             faults.append(f"scale: expected a number > 0, got {self.scale!r}")
         if not isinstance(self.to_rgb, bool):
             faults.append(f"to_rgb: expected true or false, got {self.to_rgb!r}")
+        if self.resize not in RESIZES:
+            faults.append(f"resize: expected one of {', '.join(RESIZES)}, got {self.resize!r}")
         if faults:
             raise ConfigInvalid(f"the image pipeline of the config cannot work:\n{shown(faults)}")
 
     @classmethod
     def from_config(cls, config: Mapping) -> ImagePipeline:
-        """From a dict with scale, pad_hw, mean, std, to_rgb. Raises ConfigInvalid, naming every bad key."""
+        """From a dict with scale, pad_hw, mean, std, to_rgb and perhaps resize.
+
+        Raises ConfigInvalid, naming every bad key.
+        """
         expected = {f.name for f in fields(cls)} - {"distortion"}
-        faults = [f"{name}: missing" for name in sorted(expected - set(config))]
+        faults = [f"{name}: missing" for name in sorted(expected - {"resize"} - set(config))]
         faults += [f"{name}: unknown" for name in sorted(set(config) - expected)]
         if faults:
             raise ConfigInvalid(f"the image pipeline of the config needs other keys:\n{shown(faults)}")
         return cls(**config)
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON-ready facts that `from_config` takes."""
-        facts = {name: value for name, value in asdict(self).items() if name != "distortion"}
+        """The JSON-ready facts that `from_config` takes; `resize` where it is not `opencv`."""
+        left_out = {"distortion"} | ({"resize"} if self.resize == OPENCV else set())
+        facts = {name: value for name, value in asdict(self).items() if name not in left_out}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
 
     def load(
@@ -97,6 +112,10 @@ class ImagePipeline:
         for slot, image in zip(prepared, images_bgr, strict=True):
             self.require_fit(image.shape[:2])
             h, w = self.size_after_scaling(image.shape[:2])
+            if self.resize == PILLOW_KEEP_BOTTOM:
+                left, top = self._cut(image.shape[:2])
+                box = (left, top, left + width, top + height)
+                image, (h, w) = np.asarray(Image.fromarray(image).resize((w, h)).crop(box)), self.pad_hw
             image = image.astype(np.float32)
             if rng is not None:
                 image = self.distortion(image, rng)
@@ -104,13 +123,20 @@ class ImagePipeline:
             if (h, w) != image.shape[:2]:
                 image = mmcv.imresize(image, (w, h))
             slot[:, :h, :w] = image.transpose(2, 0, 1)
-        return prepared, self.scale_lidar2img(lidar2img)
+        return prepared, self.scale_lidar2img(lidar2img, images_bgr[0].shape[:2])
 
     def require_fit(self, *image_hws: Sequence[int]) -> None:
         """Raise ConfigInvalid unless images of these heights and widths fit into pad_hw once scaled."""
         for native in image_hws:
             scaled = self.size_after_scaling(native)
-            if scaled[0] > self.pad_hw[0] or scaled[1] > self.pad_hw[1]:
+            if self.resize == PILLOW_KEEP_BOTTOM:
+                if scaled[0] < self.pad_hw[0] or scaled[1] < self.pad_hw[1]:
+                    raise ConfigInvalid(
+                        f"an image of {native[0]}×{native[1]} scaled by {self.scale:g} is"
+                        f" {scaled[0]}×{scaled[1]} and does not fill {self.pad_hw[0]}×{self.pad_hw[1]}."
+                        " Change pad_hw or scale in the config."
+                    )
+            elif scaled[0] > self.pad_hw[0] or scaled[1] > self.pad_hw[1]:
                 raise ConfigInvalid(
                     f"an image of {native[0]}×{native[1]} scaled by {self.scale:g} is {scaled[0]}×{scaled[1]}"
                     f" and does not fit into pad_hw = {self.pad_hw[0]}×{self.pad_hw[1]}. Change pad_hw or"
@@ -121,9 +147,27 @@ class ImagePipeline:
         """Height and width before padding; rounded down, as in the official code."""
         return int(image_hw[0] * self.scale), int(image_hw[1] * self.scale)
 
-    def scale_lidar2img(self, lidar2img: np.ndarray) -> Float64:
-        """`lidar2img` (..., 4, 4) for the scaled images. Padding moves no pixel."""
-        return np.diag([self.scale, self.scale, 1.0, 1.0]) @ np.asarray(lidar2img, dtype=np.float64)
+    def image_transform(self, image_hw: Sequence[int] | None = None) -> Float64:
+        """(4, 4): (u, v, depth, 1) of a picture of that size to the prepared image. Padding moves no pixel.
+
+        It has the scale as it was given, not that of the rounded size, as in both official codes.
+        """
+        transform = np.diag([self.scale, self.scale, 1.0, 1.0])
+        if self.resize == PILLOW_KEEP_BOTTOM:
+            transform[:2, 3] = [-cut for cut in self._cut(image_hw)]
+        return transform
+
+    def scale_lidar2img(self, lidar2img: np.ndarray, image_hw: Sequence[int] | None = None) -> Float64:
+        """`lidar2img` (..., 4, 4) for the prepared images; `image_hw`, their size before, counts when cut."""
+        to_input = self.image_transform(image_hw)
+        # Points are projected as (u·depth, v·depth, depth, 1): what is cut off is a multiple of the depth.
+        to_input[:2, 2], to_input[:2, 3] = to_input[:2, 3].copy(), 0.0
+        return to_input @ np.asarray(lidar2img, dtype=np.float64)
+
+    def _cut(self, image_hw: Sequence[int]) -> tuple[int, int]:
+        """Columns on the left and rows at the top that are cut off a scaled picture."""
+        height, width = self.size_after_scaling(image_hw)
+        return (width - self.pad_hw[1]) // 2, height - self.pad_hw[0]
 
 
 def read_images(paths: Sequence[str], dataroot: str | Path) -> list[np.ndarray]:

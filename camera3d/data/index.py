@@ -38,6 +38,12 @@ COLUMNS: Mapping[str, Column] = {
     "image_paths": Column(dtype="S", row_shape=(len(CAMERA_NAMES),)),
     "image_hw": Column(dtype="int64", row_shape=(2,)),
     "lidar2img": Column(dtype="float64", row_shape=(len(CAMERA_NAMES), 4, 4)),
+    # Poses are x, y, z and a quaternion, w first: half of what matrices would take.
+    "intrinsics": Column(dtype="float64", row_shape=(len(CAMERA_NAMES), 3, 3)),
+    "camera_to_ego": Column(dtype="float64", row_shape=(len(CAMERA_NAMES), 7)),
+    "camera_ego_to_global": Column(dtype="float64", row_shape=(len(CAMERA_NAMES), 7)),
+    "lidar_to_ego": Column(dtype="float64", row_shape=(7,)),
+    "lidar_path": Column(dtype="S"),
     "ego_translation": Column(dtype="float64", row_shape=(3,)),
     "ego_rotation": Column(dtype="float64", row_shape=(4,)),
     "can_bus_messages": Column(dtype="float64", row_shape=(9,)),
@@ -62,6 +68,11 @@ class Frame:
     image_paths: tuple[str, ...]  # relative to the dataroot, in the order of CAMERA_NAMES
     image_hw: tuple[int, int]  # native height and width in pixels, the same for the six cameras
     lidar2img: Float64  # (6, 4, 4), at native resolution
+    intrinsics: Float64  # (6, 3, 3), at native resolution
+    camera_to_ego: Float64  # (6, 7) poses: x y z in metres, then a quaternion, w first
+    camera_ego_to_global: Float64  # (6, 7) poses of the ego when each camera fired
+    lidar_to_ego: Float64  # (7,) pose
+    lidar_path: str  # the sweep of LIDAR_TOP, relative to the dataroot
     ego_translation: Float64  # (3,) metres, global frame, when LIDAR_TOP fired
     ego_rotation: Float64  # (4,) quaternion, w first, ego to global, when LIDAR_TOP fired
     can_bus_messages: Float64  # (9,) accel, rotation_rate, vel; zeros when can_bus_present is False
@@ -206,6 +217,11 @@ class NuScenesIndex:
             image_paths=tuple(path.decode() for path in c["image_paths"][row].tolist()),
             image_hw=tuple(c["image_hw"][row].tolist()),
             lidar2img=c["lidar2img"][row],
+            intrinsics=c["intrinsics"][row],
+            camera_to_ego=c["camera_to_ego"][row],
+            camera_ego_to_global=c["camera_ego_to_global"][row],
+            lidar_to_ego=c["lidar_to_ego"][row],
+            lidar_path=c["lidar_path"][row].decode(),
             ego_translation=c["ego_translation"][row],
             ego_rotation=c["ego_rotation"][row],
             can_bus_messages=c["can_bus_messages"][row],

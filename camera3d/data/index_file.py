@@ -25,7 +25,7 @@ from camera3d.errors import ConfigInvalid, ShapeMismatch, shown
 from camera3d.files import replaced
 
 FORMAT = "camera3d.nuscenes_index"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 WAY_OUT = "Delete the file and build the index again."
 # What zipfile and numpy raise on bytes that no writer of ours has written.
 UNREADABLE = (

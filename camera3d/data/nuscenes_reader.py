@@ -129,6 +129,11 @@ def _sensor_columns(nusc, samples: Sequence[Mapping]) -> tuple[dict[str, np.ndar
         "image_paths": text_column(paths).reshape(len(samples), len(CAMERA_NAMES)),
         "image_hw": sensors[0].image_hw(),
         "lidar2img": lidar2img,
+        "intrinsics": np.stack([s.intrinsics() for s in sensors], axis=1),
+        "camera_to_ego": np.stack([s.sensor_pose for s in sensors], axis=1),
+        "camera_ego_to_global": np.stack([s.ego_pose for s in sensors], axis=1),
+        "lidar_to_ego": top.sensor_pose,
+        "lidar_path": text_column(top.filenames),
         "ego_translation": top.ego_translation,
         "ego_rotation": top.ego_rotation,
     }
@@ -151,6 +156,16 @@ class _SensorRecords:
         self.sensor_translation = np.array([c["translation"] for c in self._calibration], dtype=np.float64)
         self.ego_to_global = rigid_transform(self.ego_rotation, self.ego_translation)
         self.sensor_to_ego = rigid_transform(self.sensor_rotation, self.sensor_translation)
+
+    @property
+    def sensor_pose(self) -> np.ndarray:
+        """(n, 7): x, y, z and quaternion of the sensor in the ego frame."""
+        return np.concatenate((self.sensor_translation, self.sensor_rotation), axis=1)
+
+    @property
+    def ego_pose(self) -> np.ndarray:
+        """(n, 7): x, y, z and quaternion of the ego in the global frame when the sensor fired."""
+        return np.concatenate((self.ego_translation, self.ego_rotation), axis=1)
 
     def intrinsics(self) -> np.ndarray:
         return np.array([c["camera_intrinsic"] for c in self._calibration], dtype=np.float64).reshape(

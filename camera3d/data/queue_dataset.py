@@ -20,10 +20,15 @@ from torch.utils.data import Dataset
 from camera3d.data.can_bus import relative_can_bus
 from camera3d.data.images import ImagePipeline
 from camera3d.data.index import Frame, NuScenesIndex
+from camera3d.data.lidar_depth import LIDAR_DEPTH, lidar_depth
+from camera3d.data.rig import RIG_NAMES, frame_rig
 from camera3d.errors import ConfigInvalid
 
 MAX_REDRAWS = 10_000
 INPUT_NAMES = ("images", "lidar2img", "can_bus", "has_prev")
+# What detectors may ask for besides.
+EXTRA_INPUT_NAMES = (*RIG_NAMES, LIDAR_DEPTH)
+UNKNOWN_VELOCITIES = ("zero", "nan")
 
 
 class NuScenesQueueDataset(Dataset):
@@ -47,6 +52,9 @@ class NuScenesQueueDataset(Dataset):
             history is half a second or a second old, and with it how fast things move.
         distort: photometric distortion, drawn anew for each image of each frame.
         filter_empty_gt: replace a queue with a frame without ground truth by a random other one.
+        extra_inputs: of EXTRA_INPUT_NAMES, what items hold besides; `lidar_depth` reads LIDAR_TOP's sweeps.
+        unknown_velocity: what stands for a velocity that cannot be estimated: `zero`, as in most official
+            trainings, or `nan`, for losses that leave it out.
         seed: with the epoch and the row it fixes every draw, whatever the number of workers.
         transforms: applied to every item in turn, in the data worker; what they add under other names than an
             item's own is collated into `extras`.
@@ -66,6 +74,8 @@ class NuScenesQueueDataset(Dataset):
         drop_history_frame: bool = True,
         distort: bool = True,
         filter_empty_gt: bool = True,
+        extra_inputs: Sequence[str] = (),
+        unknown_velocity: str = "zero",
         seed: int = 0,
         transforms: Sequence[Callable[[dict[str, object]], dict[str, object]]] = (),
     ):
@@ -75,6 +85,7 @@ class NuScenesQueueDataset(Dataset):
         self.class_names = tuple(class_names) if class_names is not None else index.class_names
         self.queue_length, self.distort, self.seed = queue_length, distort, seed
         self.drop_history_frame, self.filter_empty_gt = drop_history_frame, filter_empty_gt
+        self.extra_inputs, self.unknown_velocity = tuple(extra_inputs), unknown_velocity
         self._check_options()
         # Shared memory: workers that live through several epochs see the new number too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -128,9 +139,20 @@ class NuScenesQueueDataset(Dataset):
             "has_prev": torch.tensor(has_prev),
             "data_samples": self.data_sample(rows[-1]),
         }
+        item |= self._extra_inputs(frames)
         for transform in self.transforms:
             item = transform(item)
         return item
+
+    def _extra_inputs(self, frames: Sequence[Frame]) -> dict[str, Tensor]:
+        """Matrices (T, …) float64 of all frames, and the depth (1, 6, H, W) of the last one alone."""
+        wanted = [name for name in self.extra_inputs if name != LIDAR_DEPTH]
+        rigs = [frame_rig(frame, self.pipeline) for frame in frames] if wanted else []
+        extra = {name: torch.from_numpy(np.stack([rig[name] for rig in rigs])) for name in wanted}
+        if LIDAR_DEPTH in self.extra_inputs:
+            depth = lidar_depth(frames[-1], self.dataroot, self.pipeline)
+            extra[LIDAR_DEPTH] = torch.from_numpy(depth)[None]
+        return extra
 
     def labels_of(self, row: int) -> set[int]:
         """The classes that frame `row` has ground truth of, by their number in `class_names`."""
@@ -141,8 +163,9 @@ class NuScenesQueueDataset(Dataset):
         """What is known about frame `row` and its filtered ground truth; reads no image."""
         frame, at = self.index.frame(row), self.index.annotation_rows(row)
         kept = self._kept[at]
-        # A velocity that cannot be estimated counts as standing still, as in the official training.
-        boxes = np.nan_to_num(frame.gt_boxes[kept], nan=0.0).astype(np.float32)
+        boxes = frame.gt_boxes[kept].astype(np.float32)
+        if self.unknown_velocity == "zero":
+            boxes = np.nan_to_num(boxes, nan=0.0)
         ground_truth = InstanceData(
             # mmdet3d keeps the bottom centre; the origin says that these are gravity centres.
             bboxes_3d=LiDARInstance3DBoxes(torch.from_numpy(boxes), box_dim=9, origin=(0.5, 0.5, 0.5)),
@@ -189,6 +212,15 @@ class NuScenesQueueDataset(Dataset):
             )
         if len(self.point_cloud_range) != 6:
             raise ConfigInvalid(f"point_cloud_range: expected 6 numbers, got {self.point_cloud_range}.")
+        odd = sorted(set(self.extra_inputs) - set(EXTRA_INPUT_NAMES))
+        if odd:
+            known = ", ".join((*INPUT_NAMES, *EXTRA_INPUT_NAMES))
+            raise ConfigInvalid(f"the detector reads {', '.join(odd)}; a frame has {known}.")
+        if self.unknown_velocity not in UNKNOWN_VELOCITIES:
+            raise ConfigInvalid(
+                f"unknown_velocity: expected one of {', '.join(UNKNOWN_VELOCITIES)}, got"
+                f" {self.unknown_velocity!r}."
+            )
         if self.queue_length < 1:
             raise ConfigInvalid(f"queue_length: expected 1 or more, got {self.queue_length}.")
         if len(self.index) == 0:
@@ -201,9 +233,10 @@ def collate_queue(batch: Sequence[Mapping[str, object]]) -> dict[str, object]:
     Returns `inputs` with stacked tensors, `data_samples` as a list and, when transforms added something,
     `extras`: by name a list with one entry a sample, since what they add may be as long as it likes.
     """
-    inputs: dict[str, Tensor] = {name: torch.stack([item[name] for item in batch]) for name in INPUT_NAMES}
+    names = [name for name in (*INPUT_NAMES, *EXTRA_INPUT_NAMES) if name in batch[0]]
+    inputs: dict[str, Tensor] = {name: torch.stack([item[name] for item in batch]) for name in names}
     collated = {"inputs": inputs, "data_samples": [item["data_samples"] for item in batch]}
-    extras = [name for name in batch[0] if name not in (*INPUT_NAMES, "data_samples")]
+    extras = [name for name in batch[0] if name not in (*names, "data_samples")]
     if extras:
         collated["extras"] = {name: [item[name] for item in batch] for name in extras}
     return collated

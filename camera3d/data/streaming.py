@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from camera3d.data.can_bus import relative_can_bus
 from camera3d.data.images import ImagePipeline
 from camera3d.data.index import NuScenesIndex
+from camera3d.data.rig import frame_rig
 
 
 class StreamingItem(TypedDict):
@@ -24,6 +25,12 @@ class StreamingItem(TypedDict):
     lidar2img: Tensor  # (6, 4, 4) float64
     can_bus: Tensor  # (18,) float64, relative to the previous frame of the scene
     has_prev: bool
+    image_transform: Tensor  # (6, 4, 4) float64, and the following: see camera3d.data.rig
+    intrinsics: Tensor
+    cam2ego: Tensor
+    cam_ego2global: Tensor
+    ego2global: Tensor  # (4, 4)
+    lidar2ego: Tensor  # (4, 4)
 
 
 class StreamingFrames(Dataset):
@@ -53,4 +60,5 @@ class StreamingFrames(Dataset):
             "lidar2img": torch.from_numpy(lidar2img),
             "can_bus": torch.from_numpy(relative_can_bus(frame, previous)),
             "has_prev": previous is not None,
+            **{name: torch.from_numpy(value) for name, value in frame_rig(frame, self.pipeline).items()},
         }

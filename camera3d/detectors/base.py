@@ -24,6 +24,7 @@ class CameraDetector(Base3DDetector):
     numerics_version = 1
     class_names: tuple[str, ...]
     inputs: tuple[str, ...] = ("images", "lidar2img")
+    training_inputs: tuple[str, ...] = ()
 
     def output_specs(self, image_hw: tuple[int, int]) -> tuple[OutputSpec, ...]:
         """See Detector."""

@@ -10,6 +10,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+import camera3d.detectors.bevdepth.detector
 import camera3d.detectors.bevformer.detector
 import camera3d.detectors.detr3d.detector
 import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution

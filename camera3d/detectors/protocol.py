@@ -45,7 +45,8 @@ class OutputSpec:
         dtype: in which a store keeps it.
         stride: of an image map, input pixels a cell.
         extent_m: of a BEV map, or of positions in [0, 1]: x, y, z minimum, then maximum, metres of `frame`.
-        frame: "lidar" or "ego", of what has an extent.
+        frame: "lidar" or "ego", of what has an extent; x of the ego frame points ahead. A detector with
+            something in the ego frame has `lidar2ego` among its inputs.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Detector(Protocol):
     Attributes:
         class_names: order of the labels.
         inputs: names of the tensors of a frame that `encode` reads, see camera3d.data.streaming.
+        training_inputs: of a frame, what `training_outputs` reads besides, such as `lidar_depth`.
         numerics_version: goes up when the golden outputs change.
     """
 

@@ -104,7 +104,7 @@ def test_a_damaged_index_file_is_refused(saved, damage, says):
     [
         (lambda e: e.clear(), "is not an index"),
         (lambda e: e.update(format=np.array(b"another")), "is not an index"),
-        (lambda e: e.update(schema_version=np.array(99)), "schema_version 99, this code reads 2"),
+        (lambda e: e.update(schema_version=np.array(99)), "schema_version 99, this code reads 3"),
         (lambda e: e.update(schema_version=np.array(2.0)), "expected int64"),
         (lambda e: e.pop("timestamp_us"), "timestamp_us: missing"),
         (lambda e: e.update(extra=np.zeros(1)), "extra: unknown entry"),

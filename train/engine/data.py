@@ -17,6 +17,8 @@ from camera3d.data import (
     StreamingFrames,
     collate_queue,
 )
+from camera3d.data.lidar_depth import LIDAR_DEPTH
+from camera3d.data.queue_dataset import INPUT_NAMES
 from camera3d.data.splits import fitting_splits
 from camera3d.errors import SplitMismatch
 from train.engine.sampler import ResumableSampler, class_balanced_rows
@@ -45,23 +47,31 @@ def train_loader(
     batch_size: int,
     workers: int,
     seed: int,
+    inputs: Sequence[str] = (),
     transforms: Sequence[Callable] = (),
 ) -> DataLoader:
     """Shuffled queues; see NuScenesQueueDataset and ResumableSampler.
+
+    `inputs` is what the detector reads of a frame. Of the config, `ground_truth_range` is where boxes count,
+    in the LiDAR frame; without it the detector's `point_cloud_range` is. `lidar_depth` False reads no sweeps.
 
     `class_balanced` of the config shows every class in equally many frames, see `class_balanced_rows`.
     """
     pipeline = ImagePipeline.from_config(config.inputs)
     pipeline.require_fit(*index.image_sizes)
+    left_out = set(INPUT_NAMES) | (set() if config.get("lidar_depth", True) else {LIDAR_DEPTH})
+    extra = [name for name in inputs if name not in left_out]
     dataset = NuScenesQueueDataset(
         index,
         pipeline,
         dataroot,
-        point_cloud_range=config.model.point_cloud_range,
+        point_cloud_range=config.get("ground_truth_range", config.model.point_cloud_range),
         class_names=config.model.class_names,
         queue_length=config.get("queue_length", 4),
         drop_history_frame=config.get("drop_history_frame", True),
         distort=config.get("distort", True),
+        extra_inputs=extra,
+        unknown_velocity=config.get("unknown_velocity", "zero"),
         seed=seed,
         transforms=transforms,
     )

@@ -95,7 +95,7 @@ def initial_detector(config: Config, options: TrainOptions) -> Detector:
         detector.init_weights()
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
     frozen = [name for name, weight in detector.named_parameters() if not weight.requires_grad]
-    random = [name for name in frozen if name.startswith("img_backbone.") and name not in loaded]
+    random = [name for name in frozen if "img_backbone." in name and name not in loaded]
     if random and not options.resume:
         print_log(
             f"{len(random)} frozen weights of the image backbone ({random[0]}, …) are random and stay so:"
@@ -115,6 +115,13 @@ def load_fitting(detector: nn.Module, checkpoint: str | Path) -> set[str]:
     detector.load_state_dict(fitting, strict=False)
     print_log(f"{checkpoint}: {len(fitting)} of the detector's {len(own)} weights loaded", "current")
     return set(fitting)
+
+
+def inputs_of(model: nn.Module) -> tuple[str, ...]:
+    """What a detector, or the student of a distiller, reads of a frame in training."""
+    student = getattr(model, "student", model)
+    # A detector of somebody's own may know only what the seam had first.
+    return (*student.inputs, *getattr(student, "training_inputs", ()))
 
 
 def _train(
@@ -137,6 +144,7 @@ def _train(
             batch_size=options.batch_size or given.get("batch_size", 1),
             workers=given.get("num_workers", 4) if options.workers is None else options.workers,
             seed=options.seed,
+            inputs=inputs_of(model),
             transforms=transforms,
         )
         runner = build_runner(

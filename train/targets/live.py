@@ -94,7 +94,11 @@ class DistortedLiveSource:
                 {
                     **inputs,
                     "images": enlarged.unflatten(0, images.shape[:3]),
-                    "lidar2img": scale[:, None] * inputs["lidar2img"],
+                    **{
+                        name: scale[:, None].to(inputs[name]) * inputs[name]
+                        for name in ("lidar2img", "image_transform")
+                        if name in inputs
+                    },
                 }
             )
         return TeacherTargets(sample_arrays(self.teacher, outputs), self.layout)
