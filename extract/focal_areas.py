@@ -15,6 +15,7 @@ from torch import Tensor
 from cache_schema.array_spec import BEV_MAP, IMAGE_MAP, QUERY, ArraySpec
 from cache_schema.detections import DETECTION_BOXES, DETECTION_SCORES
 from cache_schema.spec import FocalFacts
+from camera3d.boxes import move_boxes
 from camera3d.data import Frame
 from camera3d.instance_areas import bev_area, pv_areas, query_confidence
 
@@ -80,7 +81,7 @@ class FocalAreas:
     ) -> None:
         self._options = options
         self._levels = [array for array in arrays if array.role == IMAGE_MAP]
-        self._bev = next((array for array in arrays if array.role == BEV_MAP), None)
+        self._bevs = [array for array in arrays if array.role == BEV_MAP]
         self._stores_queries = any(array.role == QUERY for array in arrays)
         self._range_m = range_m
 
@@ -88,31 +89,33 @@ class FocalAreas:
         """What to keep of a frame.
 
         Args:
-            tensors: detections as a store has them, `lidar2img` (N, 4, 4), and where the store takes arrays
-                about queries, `query_logits` (L, Q, K).
+            tensors: detections as a store has them, `lidar2img` (N, 4, 4), with BEV maps in the ego frame
+                `lidar2ego` (4, 4), and where the store takes arrays about queries, `query_logits` (L, Q, K).
         """
         options = self._options
         sure = tensors[DETECTION_SCORES] >= options.min_score
         found = tensors[DETECTION_BOXES][sure][: options.at_most].double()
-        boxes = torch.cat((self._ground_truth(frame).to(found), found))[:, :7]
+        lidar2ego = tensors.get("lidar2ego")
+        boxes = torch.cat((self._ground_truth(frame, lidar2ego).to(found), found))[:, :7]
         confident = None
         if self._stores_queries:
             score = query_confidence(
                 tensors[QUERY_LOGITS][-1], min_score=options.min_score, at_most=options.at_most
             )
             confident = (score > 0).cpu().numpy()
-        areas = self._areas(boxes, tensors["lidar2img"])
+        areas = self._areas(boxes, tensors["lidar2img"], lidar2ego)
         return Kept(areas={name: area.cpu().numpy() for name, area in areas.items()}, confident=confident)
 
-    def _ground_truth(self, frame: Frame) -> Tensor:
+    def _ground_truth(self, frame: Frame, lidar2ego: Tensor | None) -> Tensor:
         """(n, 9): boxes whose centre the teacher covers; no loss looks at the others."""
         boxes = torch.tensor(frame.gt_boxes).view(-1, 9)
         if self._range_m is None:
             return boxes
         low, high = boxes.new_tensor(self._range_m).view(2, 3)[:, :2]
-        return boxes[((boxes[:, :2] >= low) & (boxes[:, :2] <= high)).all(1)]
+        centres = boxes if lidar2ego is None else move_boxes(boxes, lidar2ego.cpu())
+        return boxes[((centres[:, :2] >= low) & (centres[:, :2] <= high)).all(1)]
 
-    def _areas(self, boxes: Tensor, lidar2img: Tensor) -> dict[str, Tensor]:
+    def _areas(self, boxes: Tensor, lidar2img: Tensor, lidar2ego: Tensor | None) -> dict[str, Tensor]:
         """bool, by the map's name; boxes (n, 7) in our convention, so the unknown velocities are gone."""
         levels = (
             pv_areas(
@@ -126,11 +129,11 @@ class FocalAreas:
             else []
         )
         areas = {level.name: area for level, area in zip(self._levels, levels, strict=True)}
-        if self._bev is not None:
-            areas[self._bev.name] = bev_area(
-                boxes,
-                map_hw=self._bev.shape[-2:],
-                xy_range_m=tuple(self._bev.extent_m[axis] for axis in (0, 1, 3, 4)),
+        for bev in self._bevs:
+            areas[bev.name] = bev_area(
+                boxes if bev.frame == "lidar" else move_boxes(boxes, lidar2ego),
+                map_hw=bev.shape[-2:],
+                xy_range_m=tuple(bev.extent_m[axis] for axis in (0, 1, 3, 4)),
                 margin_m=self._options.bev_margin_m,
             )
         return areas

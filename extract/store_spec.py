@@ -73,6 +73,12 @@ def teacher_arrays(
         arrays = [array_spec(spec) for spec in specs]
     except SpecInvalid as error:
         raise ConfigInvalid(f"{type(detector).__name__}.output_specs: {error}") from error
+    in_ego = [spec.name for spec in specs if spec.frame == "ego"]
+    if in_ego and "lidar2ego" not in detector.inputs:
+        raise ConfigInvalid(
+            f"{type(detector).__name__}: {', '.join(in_ego)} in the ego frame, and lidar2ego is not among its"
+            " inputs; boxes of the LiDAR frame could not be placed there"
+        )
     stored = [array for array in arrays if array.role in roles]
     left = [array for array in arrays if array.role not in roles]
     frame = [array_spec(spec) for spec in frame_specs(detector.inputs)]

@@ -1,6 +1,7 @@
 """The bird's-eye view: maps, range rings, the car, and the teacher's boxes with their headings.
 
-x points to the right of the car and y ahead, as in the LiDAR frame; maps run along y and x, both ascending.
+Maps run along y and x, both ascending. In the LiDAR frame x points to the right of the car and y ahead; in
+the ego frame x points ahead and y to the left.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def bev_panels(sample: Sample) -> list[tuple[str, np.ndarray | None, str | None]
     arrays = sample.arrays
     bev = sample.bev_map
     if bev is not None:
-        panels.append((f"{bev}: principal components as colours", pca_rgb(arrays[bev]), None))
+        where = "" if sample.lidar2map is None else " (ego frame: x is ahead)"
+        panels.append((f"{bev}{where}: principal components as colours", pca_rgb(arrays[bev]), None))
         panels.append((f"{bev}: norm over the channels", norm_map(arrays[bev]), "cividis"))
     if bev in sample.masks:
         kept = np.where(sample.masks[bev][..., None], _KEPT_RGB, _LEFT_OUT_RGB)
@@ -57,17 +59,24 @@ def draw_bev(ax: Axes, sample: Sample, title: str, values: np.ndarray | None, co
     plain_axes(ax, title, (x_from, x_to), (y_from, y_to))
     _rings(ax, max(x_to, y_to))
     if sample.boxes is not None:
-        draw_footprints(ax, sample.boxes)
-    _ego(ax)
+        draw_footprints(ax, sample.boxes, sample.lidar2map)
+    _ego(ax, x_ahead=sample.lidar2map is not None)
 
 
-def draw_footprints(ax: Axes, boxes: ScoredBoxes) -> None:
-    """Boxes from above; the line from the centre leaves through the front. Sure ones lie on top."""
-    corners = box_corners(boxes.boxes)[..., :2]
+def draw_footprints(ax: Axes, boxes: ScoredBoxes, lidar2map: np.ndarray | None = None) -> None:
+    """Boxes from above; the line from the centre leaves through the front. Sure ones lie on top.
+
+    Args:
+        lidar2map: (4, 4) from the boxes' frame to the axes'; None when it is the same.
+    """
+    corners = box_corners(boxes.boxes)
+    if lidar2map is not None:
+        corners = corners @ lidar2map[:3, :3].T + lidar2map[:3, 3]
+    corners = corners[..., :2]
     colours = score_colours(boxes.scores)
     for row in np.argsort(boxes.scores, kind="stable"):
         outline_of_box = corners[row][[0, 2, 6, 4, 0]]
-        heading = np.stack((boxes.boxes[row, :2], corners[row][[4, 6]].mean(axis=0)))
+        heading = np.stack((corners[row].mean(axis=0), corners[row][[4, 6]].mean(axis=0)))
         draw_lines(ax, (outline_of_box, heading), colours[row], 1.0)
 
 
@@ -83,7 +92,7 @@ def _rings(ax: Axes, reach_m: float) -> None:
             ax.text(0, radius, f"{radius} m", color=INK, fontsize=6, ha="center", path_effects=outline())
 
 
-def _ego(ax: Axes) -> None:
+def _ego(ax: Axes, *, x_ahead: bool) -> None:
     from matplotlib.patches import Polygon
 
     half_w, half_l = _EGO_WIDTH_M / 2, _EGO_LENGTH_M / 2
@@ -94,4 +103,6 @@ def _ego(ax: Axes) -> None:
         (half_w, half_l * 0.4),
         (half_w, -half_l),
     ]
+    if x_ahead:
+        shape = [(ahead, -right) for right, ahead in shape]
     ax.add_patch(Polygon(shape, closed=True, facecolor="#39d98a", edgecolor="black", linewidth=0.8, zorder=5))

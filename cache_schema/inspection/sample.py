@@ -49,6 +49,14 @@ class Sample:
         """Name of the teacher's bird's-eye-view map; None when the store has none."""
         return next(iter(self._names(BEV_MAP)), None)
 
+    @property
+    def lidar2map(self) -> np.ndarray | None:
+        """(4, 4) from the boxes' frame to that of the bird's-eye-view map; None when it is the same."""
+        array = next((array for array in self.spec.arrays if array.name == self.bev_map), None)
+        if array is None or array.frame != "ego":
+            return None
+        return self.arrays.get("lidar2ego")
+
     def _names(self, role: str) -> list[str]:
         return [array.name for array in self.spec.arrays if array.role == role]
 

@@ -234,6 +234,7 @@ def test_boxes_are_given_in_the_lidar_frame():
     ("changes", "says"),
     [
         ({"tasks": (1, 2)}, r"tasks: \[1, 2\] hold 3 classes, class_names 10"),
+        ({"image_hw": (48, 96)}, r"image_hw: expected multiples of 32, got \(48, 96\)"),
         ({"key_frames": 3}, "key_frames: expected 1 or 2, got 3"),
         ({"ego_frame": "lidar"}, "ego_frame: expected one of mean, camera"),
     ],

@@ -169,7 +169,7 @@ def test_no_other_file_names_a_family():
     families = [
         path.name for path in (ROOT / "camera3d/detectors").iterdir() if (path / "detector.py").is_file()
     ]
-    assert {"bevformer", "detr3d"} <= set(families)
+    assert {"bevdepth", "bevformer", "detr3d"} <= set(families)
     families.remove("query_based")
     for package in ("cache_schema", "camera3d", "extract", "train"):
         for path in (ROOT / package).rglob("*.py"):

@@ -104,6 +104,7 @@ class Distiller(BaseModel):
             maps=self.maps,
             areas=self.areas,
             bev_generator=self.bev_generator,
+            lidar2ego=inputs["lidar2ego"][:, -1] if "lidar2ego" in inputs else None,
         )
         losses: dict[str, Tensor] = {}
         for term in self.terms.values():

@@ -21,6 +21,7 @@ from camera3d.detectors.bevdepth.criterion import BEVDepthCriterion
 from camera3d.detectors.bevdepth.decode import BevGrid, DecodeRule, decode_tasks
 from camera3d.detectors.bevdepth.head import BRANCHES, HEATMAP, task_output
 from camera3d.detectors.bevdepth.rig import Rig
+from camera3d.detectors.bevdepth.start import head_start
 from camera3d.detectors.bevdepth.targets import depth_bins, task_targets
 from camera3d.detectors.protocol import (
     BEV_MAP,
@@ -32,7 +33,7 @@ from camera3d.detectors.protocol import (
     OutputSpec,
     TeacherHead,
 )
-from camera3d.errors import CheckpointMismatch, ConfigInvalid, ShapeMismatch, StartUnfit
+from camera3d.errors import CheckpointMismatch, ConfigInvalid, ShapeMismatch
 
 STRIDE = 16
 # The depth in metres of the pixels that the LiDAR hits, (B, N, H, W): read in training alone.
@@ -103,7 +104,7 @@ class BEVDepth(CameraDetector):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        _check_options(class_names, tasks, key_frames, ego_frame)
+        _check_options(class_names, tasks, image_hw, key_frames, ego_frame)
         self.class_names, self.tasks = tuple(class_names), tuple(tasks)
         self.image_hw, self.num_cameras = tuple(image_hw), num_cameras
         self.point_cloud_range = tuple(float(edge) for edge in point_cloud_range)
@@ -345,27 +346,8 @@ class BEVDepth(CameraDetector):
         return {key: value for key, value in self.state_dict().items() if not key.startswith(IMAGE_PARTS)}
 
     def start_from(self, kind: str, teacher: TeacherHead, *, image_scale: float) -> dict[str, Tensor]:
-        """See Detector: `head` takes the BEV encoder and the heads, `head_and_encoder` the depth net too."""
-        if kind == "none":
-            return {}
-        if kind == "released":
-            raise StartUnfit(
-                [
-                    "the released start is one of object queries, and BEVDepth has none: set"
-                    " distiller.init_from_teacher='head'"
-                ]
-            )
-        wanted = ("head.",) if kind == "head" else ("head.", "backbone.depth_")
-        own, theirs = self.head_weights(), teacher.weights
-        keys = [key for key in own if key.startswith(wanted)]
-        faults = [
-            f"{key}: {tuple(own[key].shape)} in the student, {found} in the teacher"
-            for key in keys
-            if (found := tuple(theirs[key].shape) if key in theirs else None) != tuple(own[key].shape)
-        ]
-        if faults:
-            raise StartUnfit(faults)
-        return {key: theirs[key].clone() for key in keys}
+        """See Detector and `head_start`."""
+        return {} if kind == "none" else head_start(kind, teacher.weights, self.head_weights())
 
     def _check(self, frame: Mapping[str, Tensor]) -> None:
         images = frame["images"]
@@ -384,10 +366,18 @@ class BEVDepth(CameraDetector):
             )
 
 
-def _check_options(class_names: Sequence[str], tasks: Sequence[int], key_frames: int, ego_frame: str) -> None:
+def _check_options(
+    class_names: Sequence[str],
+    tasks: Sequence[int],
+    image_hw: Sequence[int],
+    key_frames: int,
+    ego_frame: str,
+) -> None:
     faults = []
     if sum(tasks) != len(class_names):
         faults.append(f"tasks: {list(tasks)} hold {sum(tasks)} classes, class_names {len(class_names)}")
+    if any(side % (2 * STRIDE) for side in image_hw):
+        faults.append(f"image_hw: expected multiples of {2 * STRIDE}, got {tuple(image_hw)}")
     if key_frames not in (1, 2):
         faults.append(f"key_frames: expected 1 or 2, got {key_frames!r}")
     if ego_frame not in EGO_FRAMES:

@@ -1,0 +1,265 @@
+"""BEVDepth through every command: its maps lie in the ego frame, and it has no queries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import bevdepth_cases
+import numpy as np
+import pytest
+import torch
+from evaluation_cases import VERSION, write_ten_classes
+from mmengine.config import Config
+from train_cases import prepare, recorded_losses
+
+from cache_schema import inspect_cache
+from cache_schema.reader import TargetReader
+from camera3d.boxes import move_boxes
+from camera3d.checkpoint import load_official
+from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
+from camera3d.detectors import build_detector
+from camera3d.instance_areas import bev_area
+from camera3d.streaming import run_scene
+from extract.dump_teacher import main as dump
+from train.distill_from_cache import main as distil
+from train.engine.run import DistillOptions
+from train.evaluate import main as evaluate
+from train.targets import TargetsUnfit
+
+ROOT = bevdepth_cases.ROOT
+pytestmark = [pytest.mark.filterwarnings("ignore:nuScenes v1"), pytest.mark.usefixtures("one_thread")]
+TERMS = {"pv_generation": {}, "pv_divergence": {}, "bev_generation": {}, "bev_heatmap": {}}
+RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+
+
+def small_config() -> Config:
+    """ResNet-18 of 8 channels, 7 depth bins, 16×16 cells, two key frames."""
+    config = Config.fromfile(ROOT / "configs/student/bevdepth_r50_2key.py")
+    config.model.img_backbone.update(depth=18, base_channels=8, frozen_stages=-1)
+    config.model.update(
+        image_hw=(32, 96),
+        neck_channels=4,
+        depth_channels=16,
+        context_channels=8,
+        depth_bins_m=(2.0, 58.0, 8.0),
+        voxel_size_m=(6.4, 6.4, 8.0),
+        trunk_channels=8,
+        bev_neck_channels=4,
+        decode_rule={"max_cells": 40},
+    )
+    config.inputs.update(scale=1.0, pad_hw=(32, 96))
+    config.train_cfg = {"max_epochs": 2, "val_interval": 2}
+    config.train_dataloader = {"batch_size": 2, "num_workers": 0}
+    config.log_interval, config.amp = 1, None
+    return config
+
+
+def write_sweeps(dataroot: Path, index) -> None:
+    """Some thousand points around the vehicle in every keyframe."""
+    for row in range(len(index)):
+        path = dataroot / index[row].lidar_path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        random = np.random.RandomState(row)
+        points = np.zeros((3000, 5), dtype=np.float32)
+        points[:, :2] = random.uniform(-40, 40, (3000, 2))
+        points[:, 2] = random.uniform(-2, 3, 3000)
+        path.write_bytes(points.tobytes())
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory, one_thread):
+    """Data with LiDAR, configs of a teacher and a student, weights, and the store of every profile."""
+    folder = tmp_path_factory.mktemp("bevdepth")
+    dataroot = write_ten_classes(tmp_path_factory.mktemp("nuscenes"))
+    config = small_config()
+    config.dump(folder / "teacher.py")
+    torch.save({"state_dict": bevdepth_cases.state_dict(build_detector(config))}, folder / "teacher.pth")
+    config.merge_from_dict({"teacher": "teacher.py", "distiller": {"terms": TERMS}})
+    config.dump(folder / "student.py")
+    data = ["--dataroot", str(dataroot), "--version", VERSION, "--split", "all"]
+    stores = {}
+    for profile in ("exact", "compact", "focal"):
+        stores[profile] = folder / f"{profile}.zarr"
+        options = ["--profile", profile, "--workers", "0", "--threads", "1", "--focal-margins", "12.8,1"]
+        command = [str(folder / "teacher.py"), *data, "--checkpoint", str(folder / "teacher.pth"), *options]
+        # No sweep is there yet: a dump needs none.
+        assert dump([*command, "--out", str(stores[profile])]) == 0
+    index = load_or_build_index(str(dataroot), VERSION, "all")
+    write_sweeps(dataroot, index)
+    return SimpleNamespace(folder=folder, dataroot=dataroot, data=data, index=index, **stores)
+
+
+def seen_by_hand(case):
+    """Items and outputs of the first scene, frame by frame."""
+    detector = build_detector(case.folder / "teacher.py")
+    load_official(detector, case.folder / "teacher.pth")
+    pipeline = ImagePipeline.from_config(Config.fromfile(case.folder / "teacher.py").inputs)
+    frames = StreamingFrames(case.index, pipeline, case.dataroot)
+    first = case.index.scene_rows[0]
+    items = [frames[row] for row in range(first.first, first.stop)]
+    return detector, list(run_scene(detector, items, torch.device("cpu")))
+
+
+def test_the_store_holds_what_the_teacher_saw(case):
+    detector, seen = seen_by_hand(case)
+    reader = TargetReader(case.exact)
+    specs = {array.name: array for array in reader.spec.arrays}
+    assert {name: specs[name].frame for name in ("bev_feats", "bev_lifted")} == {
+        "bev_feats": "ego",
+        "bev_lifted": "ego",
+    }
+    assert specs["bev_lifted"].shape == (16, 16, 16)
+    assert len([name for name in specs if name.startswith("task")]) == 36
+    for item, outputs in seen:
+        stored = reader[item["sample_token"]]
+        for name, values in outputs.items():
+            expected = values[0].numpy().astype(stored[name].dtype)
+            np.testing.assert_array_equal(stored[name], expected, name)
+        (found,) = detector.decode(outputs)
+        np.testing.assert_allclose(stored["detection_boxes"], found.boxes, atol=1e-5)
+        assert len(found.boxes)
+    # The second frame saw the first.
+    key, before = (seen[1][1]["bev_lifted"][0, half] for half in (slice(8), slice(8, 16)))
+    assert not torch.allclose(key, before)
+
+
+def test_areas_of_a_focal_store_lie_in_the_ego_frame(case):
+    reader = TargetReader(case.focal)
+    token = reader.sample_tokens[0]
+    stored, frame = reader[token], case.index.by_token(token)
+    mask = torch.from_numpy(stored["bev_feats_mask"])
+    np.testing.assert_array_equal(stored["bev_lifted_mask"], mask)
+    lidar2ego = torch.from_numpy(stored["lidar2ego"])
+    options = {"map_hw": (16, 16), "xy_range_m": (-51.2, -51.2, 51.2, 51.2), "margin_m": 0.5}
+    truth = torch.tensor(frame.gt_boxes)[:, :7]
+    assert (mask | ~bev_area(move_boxes(truth, lidar2ego), **options)).all()
+    # The frames are turned against each other by a quarter: elsewhere the areas would miss the boxes.
+    assert not (mask | ~bev_area(truth, **options)).all() or mask.all()
+
+
+@pytest.mark.parametrize("profile", ["exact", "compact", "focal"])
+def test_inspection(case, profile, tmp_path, capsys):
+    store = str(getattr(case, profile))
+    assert inspect_cache.main(["verify", store]) == 0
+    capsys.readouterr()
+    assert inspect_cache.main(["info", store, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["sealed"]
+    token = TargetReader(store).sample_tokens[0]
+    options = ["--png", str(tmp_path / "s.png"), "--dataroot", str(case.dataroot)]
+    assert inspect_cache.main(["show", store, token, *options]) == 0
+    assert (tmp_path / "s.png").stat().st_size > 10_000
+
+
+def test_a_plan_needs_no_weights(case, capsys):
+    split = ["--version", "v1.0-trainval", "--split", "train", "--profile", "exact"]
+    assert inspect_cache.main(["plan", str(case.folder / "teacher.py"), *split]) == 0
+    assert "bev_lifted" in capsys.readouterr().out
+
+
+def command(case, profile: str, work, *changes: str) -> list[str]:
+    words = [str(case.folder / "student.py"), "--cache", str(getattr(case, profile)), *case.data]
+    words += ["--val-split", "none", "--workers", "0", "--work-dir", str(work)]
+    return [*words, "--cfg-options", *changes] if changes else words
+
+
+def test_distil_and_evaluate(case, tmp_path, capsys):
+    with recorded_losses() as steps:
+        assert distil(command(case, "exact", tmp_path / "work")) == 0
+    assert steps
+    wanted = {"loss_pv_generation_0", "loss_pv_divergence_0", "loss_bev_generation", "loss_bev_heatmap"}
+    wanted |= {"loss_depth", "task0.loss_heatmap", "task5.loss_bbox"}
+    for losses in steps:
+        assert wanted <= set(losses)
+        assert all(np.isfinite(value) for value in losses.values())
+        assert losses["loss_depth"] > 0
+    weights = ["--checkpoint", str(tmp_path / "work" / "last.pth")]
+    capsys.readouterr()
+    assert evaluate([str(case.folder / "student.py"), *weights, *case.data, "--workers", "0"]) == 0
+    assert "NDS" in capsys.readouterr().out
+
+
+def test_without_lidar_the_depth_is_not_trained(case, tmp_path):
+    changes = ("lidar_depth=False", "model.criterion.depth_weight=0.0", "train_cfg.max_epochs=1")
+    with recorded_losses() as steps:
+        assert distil(command(case, "exact", tmp_path / "work", *changes)) == 0
+    assert all("loss_depth" not in losses for losses in steps)
+
+
+def options(case, config: Path, **changes) -> DistillOptions:
+    given = {
+        "config": str(config),
+        "dataroot": str(case.dataroot),
+        "version": VERSION,
+        "split": "all",
+        "val_split": "none",
+        "work_dir": "unused",
+        "workers": 0,
+        "cache": str(case.exact),
+        **changes,
+    }
+    return DistillOptions(**given)
+
+
+def test_the_heatmap_is_drawn_where_the_head_looks(case):
+    """The terms' heatmap peaks where the detector's own targets do: both in the ego frame."""
+    from camera3d.detectors.samples import ground_truth
+    from train.distillers.areas import heatmaps
+
+    got = prepare(options(case, case.folder / "student.py"))
+    batch = got.batch(case.dataroot)
+    student = got.model.student
+    lidar2ego = batch["inputs"]["lidar2ego"][:, -1]
+    truths = [truth.boxes for truth in ground_truth(batch["data_samples"])]
+    drawn = []
+    with torch.no_grad():
+        outputs = student.training_outputs(batch["inputs"])
+
+    class Keep(torch.nn.Module):
+        def forward(self, step):
+            drawn.append((step.heatmap, step.bev_area))
+            return {}
+
+    got.model.terms = torch.nn.ModuleDict({"keep": Keep()})
+    targets = got.model.source.targets(batch["inputs"], batch["data_samples"], batch.get("extras") or {})
+    got.model.distillation_losses(outputs, targets, batch["inputs"], batch["data_samples"])
+    moved = [move_boxes(boxes, matrix) for boxes, matrix in zip(truths, lidar2ego, strict=True)]
+    expected = heatmaps(moved, got.model.maps.bev)
+    torch.testing.assert_close(drawn[0][0], expected)
+    assert not torch.allclose(heatmaps(truths, got.model.maps.bev), expected)
+    area = bev_area(moved[0], map_hw=(16, 16), xy_range_m=(-51.2, -51.2, 51.2, 51.2), margin_m=0.5)
+    assert (drawn[0][1][0] | ~area).all()
+
+
+@pytest.mark.parametrize(
+    ("term", "says"),
+    [("focal", "do not say where its queries read"), ("query", "as it has no object queries")],
+)
+def test_terms_of_queries_are_refused(case, term, says, tmp_path, capsys):
+    changed = f"distiller.terms={{'_delete_': True, '{term}': {{}}}}"
+    assert distil(command(case, "exact", tmp_path / "work", changed)) == 2
+    assert f"{term}: " in (err := capsys.readouterr().err)
+    assert says in err
+
+
+@pytest.mark.parametrize(("kind", "depth"), [("head", False), ("head_and_encoder", True)])
+def test_what_the_head_starts_from(case, kind, depth, tmp_path):
+    config = Config.fromfile(case.folder / "student.py")
+    config.distiller = {"terms": {}, "init_from_teacher": kind}
+    config.dump(case.folder / f"{kind}.py")
+    weights = prepare(options(case, case.folder / f"{kind}.py")).model.student.state_dict()
+    teacher = torch.load(case.folder / "teacher.pth", weights_only=True)["state_dict"]
+    equal = {key for key in teacher if torch.equal(weights[key], teacher[key])}
+    assert {key for key in teacher if key.startswith("head.")} <= equal
+    assert ("backbone.depth_net.depth_conv.5.weight" in equal) == depth
+    assert "backbone.img_backbone.conv1.weight" not in equal
+
+
+def test_a_start_of_queries_is_refused(case):
+    config = Config.fromfile(case.folder / "student.py")
+    config.distiller = {"terms": {}, "init_from_teacher": "released"}
+    config.dump(case.folder / "released.py")
+    with pytest.raises(TargetsUnfit, match=r"BEVDepth has none: set distiller.init_from_teacher='head'"):
+        prepare(options(case, case.folder / "released.py"))
