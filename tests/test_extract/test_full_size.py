@@ -10,6 +10,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+import bevdepth_cases
 import numpy as np
 import pytest
 import torch
@@ -44,7 +45,8 @@ def dump(tmp_path_factory):
     def dump(config, *options):
         path, name = CONFIGS / config, "-".join((Path(config).stem, *options))
         checkpoint, out = folder / f"{Path(config).stem}.pth", folder / f"{name}.zarr"
-        torch.save({"meta": {"epoch": 24}, "state_dict": state_dict(build_detector(path))}, checkpoint)
+        made_up = bevdepth_cases.state_dict if "bevdepth" in config else state_dict
+        torch.save({"meta": {"epoch": 24}, "state_dict": made_up(build_detector(path))}, checkpoint)
         where = ["--dataroot", DATAROOT, "--version", "v1.0-mini", "--split", "mini_train"]
         weights = () if "--untrained" in options else ("--checkpoint", str(checkpoint))
         assert main([str(path), *where, *weights, "--out", str(out), *options]) == 0
@@ -54,11 +56,15 @@ def dump(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("config", "bev_shape"),
-    [("teacher/bevformer_base.py", (256, 200, 200)), ("student/bevformer_small.py", (256, 100, 100))],
-    ids=["base", "small"],
+    ("config", "bev_shape", "pv_shape"),
+    [
+        ("teacher/bevformer_base.py", (256, 200, 200), (6, 256, 116, 200)),
+        ("student/bevformer_small.py", (256, 100, 100), (6, 256, 116, 200)),
+        ("teacher/bevdepth_r50.py", (256, 128, 128), (6, 512, 16, 44)),
+    ],
+    ids=["base", "small", "bevdepth"],
 )
-def test_dump_of_a_real_keyframe(config, bev_shape, dump):
+def test_dump_of_a_real_keyframe(config, bev_shape, pv_shape, dump):
     path = CONFIGS / config
     reader, checkpoint = dump(config)
     detector = build_detector(path)
@@ -70,7 +76,7 @@ def test_dump_of_a_real_keyframe(config, bev_shape, dump):
         outputs, _ = detector.encode({name: item[name][None] for name in detector.inputs})
     stored = reader[item["sample_token"]]
     assert stored["bev_feats"].shape == bev_shape
-    assert stored["pv_feats_0"].shape == (6, 256, 116, 200)
+    assert stored["pv_feats_0"].shape == pv_shape
     for name, value in outputs.items():
         np.testing.assert_array_equal(stored[name], value[0].numpy().astype(stored[name].dtype), err_msg=name)
 

@@ -1,0 +1,26 @@
+"""Pictures of maps in the ego frame: boxes, kept in the LiDAR frame, are drawn where the map has them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cache_schema.inspection import bev_panels
+from cache_schema.inspection.boxes import ScoredBoxes
+
+# The LiDAR's y axis points ahead, the ego's x axis; the LiDAR stands 0.9 m ahead of the ego's origin.
+LIDAR2EGO = np.array([[0.0, 1, 0, 0.9], [-1, 0, 0, 0], [0, 0, 1, 1.8], [0, 0, 0, 1]])
+AHEAD = np.array([[0.0, 20.0, 0.0, 4.0, 2.0, 1.5, np.pi / 2, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("lidar2map", "centre", "along"), [(None, (0.0, 20.0), (0.0, 2.0)), (LIDAR2EGO, (20.9, 0.0), (2.0, 0.0))]
+)
+def test_footprints(monkeypatch, lidar2map, centre, along):
+    drawn = []
+    monkeypatch.setattr(bev_panels, "draw_lines", lambda ax, lines, *style: drawn.extend(lines))
+    boxes = ScoredBoxes(boxes=AHEAD, scores=np.array([0.9]), labels=np.array([0]), threshold=0.3)
+    bev_panels.draw_footprints(None, boxes, lidar2map)
+    outline, heading = drawn
+    np.testing.assert_allclose(outline[:4].mean(axis=0), centre, atol=1e-9)
+    np.testing.assert_allclose(heading[1] - heading[0], along, atol=1e-9)
