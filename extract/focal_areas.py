@@ -73,17 +73,22 @@ class FocalAreas:
 
     Args:
         arrays: that the store takes.
-        range_m: see `covered_m`.
+        range_m: see `covered_m`; range_frame: what it is metres of, see `covered_frame`.
     """
 
     def __init__(
-        self, options: FocalOptions, *, arrays: Sequence[ArraySpec], range_m: Sequence[float] | None
+        self,
+        options: FocalOptions,
+        *,
+        arrays: Sequence[ArraySpec],
+        range_m: Sequence[float] | None,
+        range_frame: str = "lidar",
     ) -> None:
         self._options = options
         self._levels = [array for array in arrays if array.role == IMAGE_MAP]
         self._bevs = [array for array in arrays if array.role == BEV_MAP]
         self._stores_queries = any(array.role == QUERY for array in arrays)
-        self._range_m = range_m
+        self._range_m, self._range_frame = range_m, range_frame
 
     def kept(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Kept:
         """What to keep of a frame.
@@ -112,7 +117,7 @@ class FocalAreas:
         if self._range_m is None:
             return boxes
         low, high = boxes.new_tensor(self._range_m).view(2, 3)[:, :2]
-        centres = boxes if lidar2ego is None else move_boxes(boxes, lidar2ego.cpu())
+        centres = boxes if self._range_frame == "lidar" else move_boxes(boxes, lidar2ego.cpu())
         return boxes[((centres[:, :2] >= low) & (centres[:, :2] <= high)).all(1)]
 
     def _areas(self, boxes: Tensor, lidar2img: Tensor, lidar2ego: Tensor | None) -> dict[str, Tensor]:
@@ -142,3 +147,8 @@ class FocalAreas:
 def covered_m(outputs: Sequence[ArraySpec]) -> tuple[float, ...] | None:
     """x, y, z minimum, then maximum, of what a teacher covers, as its outputs say; None when none does."""
     return next((array.extent_m for array in outputs if array.extent_m is not None), None)
+
+
+def covered_frame(outputs: Sequence[ArraySpec]) -> str:
+    """The frame that `covered_m` is metres of; "lidar" when nothing is covered."""
+    return next((array.frame for array in outputs if array.extent_m is not None), "lidar")

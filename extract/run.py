@@ -24,7 +24,7 @@ from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from camera3d.logs import quiet_mmengine
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
-from extract.focal_areas import FocalAreas, FocalOptions, covered_m
+from extract.focal_areas import FocalAreas, FocalOptions, covered_frame, covered_m
 from extract.numerics import fixed_numerics
 from extract.sharding import process_shard, scenes_of
 from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec
@@ -115,7 +115,12 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
         )
         focal = None
         if options.profile == "focal":
-            focal = FocalAreas(options.focal, arrays=spec.arrays, range_m=covered_m(spec.teacher_outputs))
+            focal = FocalAreas(
+                options.focal,
+                arrays=spec.arrays,
+                range_m=covered_m(spec.teacher_outputs),
+                range_frame=covered_frame(spec.teacher_outputs),
+            )
         planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of(shard, planned))
         store = store_path(options.out)

@@ -46,6 +46,19 @@ def test_the_matrix_is_stored_with_the_map():
     assert (named["lidar2ego"].shape, named["lidar2ego"].dtype) == ((4, 4), "float64")
 
 
+@pytest.mark.parametrize(("frame", "kept"), [("lidar", []), ("ego", [0])])
+def test_what_the_range_leaves_out_follows_its_frame(frame, kept):
+    """Behind the vehicle by 51.5 m as the LiDAR sees it, by 50.6 m as the ego does."""
+    lidar2ego = torch.tensor([[0.0, 1, 0, 0.9], [-1, 0, 0, 0], [0, 0, 1, 1.8], [0, 0, 0, 1]]).double()
+
+    class Truth:
+        gt_boxes = torch.tensor([[0.0, -51.5, 0, 4, 2, 1.5, 0, 0, 0]]).double().numpy()
+
+    areas = FocalAreas(FocalOptions(), arrays=[], range_m=SPEC.extent_m, range_frame=frame)
+    found = areas._ground_truth(Truth(), lidar2ego)
+    assert len(found) == len(kept)
+
+
 def test_areas_follow_the_frame():
     """A car ahead of the vehicle, on the LiDAR's y axis, lies on the ego's x axis."""
     lidar2ego = torch.tensor(

@@ -125,7 +125,7 @@ def hand_placed(*, box, logit, detection=(1.0,) * 9, score=0.0):
     range_m = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     arrays = [
         SimpleNamespace(name="pv_feats_0", role="image_map", shape=(1, 4, 2, 3), stride=32),
-        SimpleNamespace(name="bev_feats", role="bev_map", shape=(4, 8, 8), extent_m=range_m),
+        SimpleNamespace(name="bev_feats", role="bev_map", shape=(4, 8, 8), extent_m=range_m, frame="lidar"),
         SimpleNamespace(name="query_logits", role="query", shape=(2, 3, 10)),
     ]
     areas = FocalAreas(FocalOptions(bev_margin_m=6.4, pv_margin_cells=0.5), arrays=arrays, range_m=range_m)
