@@ -18,7 +18,7 @@ help:
 
 setup: $(READY)
 
-$(READY): setup.cfg pyproject.toml constraints.txt tools/setup.sh
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt tools/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/setup.sh
 
 lint: $(READY)

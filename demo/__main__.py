@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
+from camera3d.config_files import configs_folder
 from camera3d.data import load_or_build_index
 from camera3d.errors import Camera3DError
 from demo import ROOT
@@ -29,7 +30,7 @@ from demo.stages import BATCH_SIZE, SCENES, StageFailed, Stages, cores, processe
 from demo.teacher import WEIGHTS, train, weights_of
 from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
-CONFIGS = ROOT / "configs" / "demo"
+CONFIGS = configs_folder() / "demo"
 INSPECT = ROOT / "cache_schema" / "inspect_cache.py"
 HELD_OUT = 6  # one scene in so many
 

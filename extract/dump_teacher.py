@@ -124,8 +124,14 @@ def main(argv: list[str] | None = None) -> int:
 def command_line(argv: Sequence[str]) -> str:
     """This command, to be pasted into a shell. Any number of processes may continue a dump."""
     processes = os.environ.get("LOCAL_WORLD_SIZE")
-    launcher = ["torchrun", "--nproc-per-node", processes] if processes else ["python"]
-    return shlex.join([*launcher, "extract/dump_teacher.py", *argv])
+    packaged = os.path.basename(sys.argv[0]) == "focalcache dump"
+    if processes:
+        launcher = ["torchrun", "--nproc-per-node", processes]
+        command = ["-m", "focalcache", "dump"] if packaged else ["extract/dump_teacher.py"]
+    else:
+        launcher = []
+        command = ["focalcache", "dump"] if packaged else ["python", "extract/dump_teacher.py"]
+    return shlex.join([*launcher, *command, *argv])
 
 
 if __name__ == "__main__":

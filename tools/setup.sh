@@ -74,7 +74,7 @@ else
 fi
 
 say "3/4  FocalCache and everything else"
-pip install --quiet --progress-bar off --no-build-isolation -e '.[test]'
+pip install --quiet --progress-bar off --no-build-isolation -e '.[all,test]'
 # Both OpenCV packages are required by somebody and unpack into one folder. The headless one goes last: it is
 # the one that needs no graphics libraries of the system.
 pip install --quiet --progress-bar off --force-reinstall --no-deps opencv-python-headless

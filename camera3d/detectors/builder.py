@@ -13,22 +13,19 @@ from mmengine.registry import init_default_scope
 import camera3d.detectors.bevformer.detector
 import camera3d.detectors.detr3d.detector
 import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution
+from camera3d.config_files import find_config
 from camera3d.detectors.protocol import Detector
 from camera3d.errors import ConfigInvalid
 
 
 def load_config(config: str | Path | Config) -> Config:
-    """A config object from a file; one that is loaded already is handed back.
+    """A config object from a file or a packaged config; one that is loaded already is handed back.
 
     Raises:
         ConfigInvalid: there is no such file, or it does not define `model` and `inputs`.
     """
     if not isinstance(config, Config):
-        path = Path(config)
-        if not path.is_file():
-            raise ConfigInvalid(
-                f"no config file {path}: give one of configs/teacher, configs/student, configs/demo"
-            )
+        path = find_config(config)
         try:
             config = Config.fromfile(path)
         except (SyntaxError, NameError, KeyError, TypeError, OSError) as error:

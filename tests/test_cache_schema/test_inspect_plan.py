@@ -108,5 +108,5 @@ def test_a_config_that_cannot_be_built(tmp_path):
 
 def test_where_no_detector_is_installed(monkeypatch):
     monkeypatch.setattr(planned, "entry_points", lambda group: ())
-    with pytest.raises(CacheError, match="needs the detectors, which are not installed here"):
+    with pytest.raises(CacheError, match="needs focalcache's detectors, which is not installed here"):
         planned_arrays(BASE, ("pv",))
