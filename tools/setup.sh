@@ -112,8 +112,10 @@ pip install --quiet --progress-bar off "$@" setuptools wheel ninja psutil numpy 
 # The wheel that fits: operators are compiled for a Python, a torch, the GPU that is there, and a processor.
 wheel_key() {
     python -c '
-import platform, sys, torch
+import os, platform, sys, torch
 gpu = "sm%d%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "cpu"
+if os.environ.get("FORCE_CUDA") == "1":  # mmcv then builds for these, whatever is there
+    gpu = "sm" + "".join(c for c in os.environ.get("TORCH_CUDA_ARCH_LIST", "") if c.isalnum())
 print("py%d%d" % sys.version_info[:2], "torch" + torch.__version__, gpu, platform.machine(), "mmcv" + sys.argv[1],
       sep="-")' "$(pinned mmcv)"
 }
