@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from camera3d.detectors.builder import load_config
 from camera3d.errors import ConfigInvalid
+from train.distillers.config import DistillerConfig
 
 NO_SPLIT = "none"
 SOURCES = ("cache", "live", "live_fd")
@@ -43,13 +44,9 @@ class TrainOptions:
 
     def load_config(self) -> Config:
         """The config with `--cfg-options` merged in. Raises ConfigInvalid."""
-        config = load_config(self.config)
-        try:
-            config.merge_from_dict(self.cfg_options)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ConfigInvalid(
-                f"--cfg-options {self.cfg_options} does not fit {self.config}: {error}"
-            ) from error
+        config = load_config(self.config, self.cfg_options)
+        if config.get("distiller") is not None:
+            DistillerConfig.from_config(config)
         return config
 
 
