@@ -45,7 +45,7 @@ def load_config(config: str | Path | Config, overrides: Mapping[str, object] | N
     if overrides:
         name += " with --cfg-options"
         try:
-            config.merge_from_dict(dict(overrides))
+            config.merge_from_dict(copy.deepcopy(dict(overrides)))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ConfigInvalid(f"--cfg-options {dict(overrides)} does not fit {path}: {error}") from error
     missing = [part for part in ("model", "inputs") if part not in config]
