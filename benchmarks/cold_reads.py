@@ -225,8 +225,8 @@ def main(argv: list[str] | None = None) -> int:
         f"BEVFormer-Base at full size, noise; {args.samples} samples a profile, each read once a round by one"
         f" of the processes, {args.repeats} rounds; medians. MB/s are of what the store holds of a sample:"
         " float32 files hold twice the bytes for the same numbers. Plain: the store's own files, copied by as"
-        f" many processes into fresh memory. Dropped before every pass; at most {warmest:.1%} of the pages were"
-        f" still there. Load average when it began, of cores: {busy}.",
+        f" many processes into fresh memory. Dropped before every pass; at most {warmest:.1%} of the pages"
+        f" were still there. Load average when it began, of cores: {busy}.",
         markdown_table(header, rows),
         "A virtual machine's host may keep what its guest forgets: the plain row says what this disk gives.",
     ]
