@@ -17,9 +17,11 @@ from store_cases import about, small_spec
 
 from cache_schema import inspect_cache
 from cache_schema.detections import detection_arrays
+from cache_schema.errors import CacheError
 from cache_schema.inspection import boxes as boxes_module
 from cache_schema.inspection.boxes import best_boxes, box_corners, project_edge
-from cache_schema.inspection.camera_images import image_files
+from cache_schema.inspection.camera_panels import pen_points
+from cache_schema.inspection.dataset_tables import DatasetTables
 from cache_schema.inspection.projections import norm_map, pca_rgb, sampling_density
 from cache_schema.inspection.sample import load_sample
 from cache_schema.spec import ArraySpec, InputFacts
@@ -176,8 +178,48 @@ def test_image_files(tiny):
     from camera3d.data import CAMERA_NAMES
 
     dataroot, frame = tiny
-    found = image_files(dataroot, "v1.0-mini", frame.sample_token, CAMERA_NAMES)
+    found = DatasetTables(dataroot, "v1.0-mini").image_files(frame.sample_token, CAMERA_NAMES)
     assert [str(path.relative_to(dataroot)) for path in found.values()] == list(frame.image_paths)
+
+
+@pytest.mark.filterwarnings("ignore:nuScenes v1")
+def test_ground_truth_is_that_of_the_index(tiny_nuscenes):
+    from camera3d.data import CLASS_NAMES, build_index
+
+    dataroot = tiny_nuscenes(scenes={"scene-0061": 3, "scene-0553": 2})
+    tables = DatasetTables(dataroot, "v1.0-mini")
+    n_boxes = 0
+    for frame in build_index(dataroot, "v1.0-mini", "mini_train"):
+        found = tables.ground_truth(frame.sample_token, CLASS_NAMES)
+        np.testing.assert_allclose(found.boxes, frame.gt_boxes[:, :7], atol=1e-6)
+        assert found.labels.tolist() == frame.gt_labels.tolist()
+        n_boxes += len(found.boxes)
+    assert n_boxes > 10
+    assert tables.ground_truth(frame.sample_token, ("car",)).labels.tolist() == [0]
+
+
+def test_ground_truth_of_a_split_without_annotations(tiny):
+    _, frame = tiny
+    assert len(DatasetTables(tiny[0], "v1.0-mini").ground_truth(frame.sample_token, ()).boxes) == 0
+
+
+def test_broken_tables(tiny_nuscenes):
+    dataroot = tiny_nuscenes(scenes={"scene-0061": 1})
+    (dataroot / "v1.0-mini" / "sample_data.json").write_text("")
+    with pytest.raises(CacheError, match="are not those of nuScenes"):
+        DatasetTables(dataroot, "v1.0-mini").image_files("somewhere", ("CAM_FRONT",))
+
+
+def test_titles_and_pens(tiny, tmp_path, monkeypatch):
+    dataroot, frame = tiny
+    truth = ground_truth_store(tmp_path / "s.zarr", frame, 1.0)
+    texts = []
+    monkeypatch.setattr("matplotlib.figure.SubFigure.text", lambda *args, **_: texts.append(args[3]))
+    argv = ["show", str(tmp_path / "s.zarr"), frame.sample_token, "--png", str(tmp_path / "s.png")]
+    assert inspect_cache.main([*argv, "--dataroot", str(dataroot)]) == 0
+    assert not any("UNTRAINED" in text for text in texts)
+    assert any(f"{len(truth)} boxes of the ground truth, dashed" in text for text in texts)
+    assert pen_points(160) > pen_points(240) > pen_points(1600) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -220,7 +262,7 @@ def test_on_a_real_keyframe(tmp_path):
     argv = ["show", str(tmp_path / "s.zarr"), frame.sample_token, "--png", str(png), "--dataroot", KEYFRAME]
     assert inspect_cache.main(argv) == 0
     assert png.stat().st_size > 500_000
-    found = image_files(Path(KEYFRAME), "v1.0-mini", frame.sample_token, small_cameras(frame))
+    found = DatasetTables(Path(KEYFRAME), "v1.0-mini").image_files(frame.sample_token, small_cameras(frame))
     assert [str(path.relative_to(KEYFRAME)) for path in found.values()] == list(frame.image_paths)
 
 

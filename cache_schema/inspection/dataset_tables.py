@@ -1,0 +1,174 @@
+"""What a nuScenes folder knows of a sample, without the devkit: its camera images and its annotated boxes.
+
+`sample_data.json` and `sample_annotation.json` of the full dataset are about a gigabyte of JSON each for a few
+lines that are wanted, so they are searched as text: their records are flat objects, and those that hold the
+sample's token are cut out.
+"""
+
+import json
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cache_schema.errors import CacheError
+
+# What the detection challenge calls the categories; all others are not detected.
+DETECTION_NAMES = {
+    "movable_object.barrier": "barrier",
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.motorcycle": "motorcycle",
+    "human.pedestrian.adult": "pedestrian",
+    "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.police_officer": "pedestrian",
+    "movable_object.trafficcone": "traffic_cone",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+}
+_LIDAR = "LIDAR_TOP"
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Annotated boxes (n, 7) in the LiDAR frame: x, y, z of the centre, l, w, h, yaw; and labels (n,)."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+
+
+class DatasetTables:
+    """The tables of one version in a dataroot.
+
+    Its methods raise CacheError when a table or a record is not there, or not as nuScenes has them.
+    """
+
+    def __init__(self, dataroot: Path, version: str) -> None:
+        self.dataroot, self.version = dataroot, version
+        self._tables = dataroot / version
+
+    def image_files(self, sample_token: str, cameras: Sequence[str]) -> dict[str, Path]:
+        """The sample's keyframe image of each camera. All cameras without one are named in the error."""
+        keyframes = self._asked(self._keyframes, sample_token)
+        found = {name: self.dataroot / record["filename"] for name, record in keyframes.items()}
+        missing = [camera for camera in cameras if camera not in found or not found[camera].is_file()]
+        if missing:
+            raise CacheError(
+                f"{self.dataroot} has no image of {', '.join(missing)} for sample {sample_token}"
+            )
+        return {camera: found[camera] for camera in cameras}
+
+    def ground_truth(self, sample_token: str, class_names: Sequence[str]) -> GroundTruth:
+        """The boxes of these classes, also those that no sensor point lies in; none in a split without any."""
+        return self._asked(self._ground_truth, sample_token, class_names)
+
+    def _asked(self, question: Callable[..., _Found], *arguments: object) -> _Found:
+        try:
+            return question(*arguments)
+        except OSError as error:
+            raise CacheError(
+                f"{self.dataroot} is no nuScenes folder of {self.version}: {error.filename} is missing"
+                if isinstance(error, FileNotFoundError)
+                else f"{error.filename} cannot be read: {error.strerror}"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CacheError(f"the tables in {self._tables} are not those of nuScenes: {error!r}") from None
+
+    def _keyframes(self, sample_token: str) -> dict[str, dict[str, Any]]:
+        """The sample's records of `sample_data`, by channel."""
+        return {
+            self._channels[record["calibrated_sensor_token"]]: record
+            for record in _records_with(self._tables / "sample_data.json", sample_token)
+            if record["sample_token"] == sample_token and record["is_key_frame"]
+        }
+
+    def _ground_truth(self, sample_token: str, class_names: Sequence[str]) -> GroundTruth:
+        records = [
+            (record, self._class_of_instance[record["instance_token"]])
+            for record in _records_with(self._tables / "sample_annotation.json", sample_token)
+            if record["sample_token"] == sample_token
+        ]
+        records = [(record, name) for record, name in records if name in class_names]
+        if not records:
+            return GroundTruth(np.zeros((0, 7)), np.zeros(0, np.int64))
+        keyframes = self._keyframes(sample_token)
+        if _LIDAR not in keyframes:
+            raise CacheError(f"{self._tables} has no keyframe of {_LIDAR} for sample {sample_token}")
+        lidar = self._calibrated[keyframes[_LIDAR]["calibrated_sensor_token"]]
+        pose_token = keyframes[_LIDAR]["ego_pose_token"]
+        ego = next(_records_with(self._tables / "ego_pose.json", pose_token), None)
+        if ego is None:
+            raise CacheError(f"{self._tables / 'ego_pose.json'} has no pose {pose_token}")
+        boxes = np.stack([_in_lidar_frame(record, ego, lidar) for record, _ in records])
+        return GroundTruth(boxes, np.array([class_names.index(name) for _, name in records]))
+
+    @cached_property
+    def _calibrated(self) -> dict[str, dict[str, Any]]:
+        return self._by_token("calibrated_sensor")
+
+    @cached_property
+    def _channels(self) -> dict[str, str]:
+        """Names of the sensors by calibrated_sensor token."""
+        sensors = self._by_token("sensor")
+        return {
+            token: sensors[record["sensor_token"]]["channel"] for token, record in self._calibrated.items()
+        }
+
+    @cached_property
+    def _class_of_instance(self) -> dict[str, str | None]:
+        """What an instance counts as, by its token; None when it is no class of the challenge."""
+        categories = self._by_token("category")
+        return {
+            token: DETECTION_NAMES.get(categories[record["category_token"]]["name"])
+            for token, record in self._by_token("instance").items()
+        }
+
+    def _by_token(self, table: str) -> dict[str, dict[str, Any]]:
+        records = json.loads((self._tables / f"{table}.json").read_bytes())
+        return {record["token"]: record for record in records}
+
+
+def _in_lidar_frame(
+    record: Mapping[str, Any], ego: Mapping[str, Any], lidar: Mapping[str, Any]
+) -> np.ndarray:
+    """An annotation as (7,); the yaw is that of yaw, pitch, roll angles, as in the official info files."""
+    centre, turned = np.array(record["translation"], float), rotation(record["rotation"])
+    for frame in (ego, lidar):
+        inverse = rotation(frame["rotation"]).T
+        centre = inverse @ (centre - np.array(frame["translation"], float))
+        turned = inverse @ turned
+    width, length, height = record["size"]
+    yaw = np.arctan2(-turned[0, 1], turned[0, 0])
+    return np.array([*centre, length, width, height, yaw])
+
+
+def rotation(quaternion: Sequence[float]) -> np.ndarray:
+    """The matrix (3, 3) of a quaternion, w first."""
+    w, x, y, z = np.array(quaternion, float) / np.linalg.norm(quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _records_with(path: Path, token: str) -> Iterator[dict[str, Any]]:
+    """Every flat object of a JSON file that contains a text."""
+    needle = json.dumps(token).encode()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
+        place = text.find(needle)
+        while place >= 0:
+            start, stop = text.rfind(b"{", 0, place), text.find(b"}", place) + 1
+            yield json.loads(text[start:stop])
+            place = text.find(needle, stop)
