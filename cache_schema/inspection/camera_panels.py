@@ -104,7 +104,7 @@ def pen_points(width_px: int) -> float:
 def projected_boxes(
     boxes: np.ndarray, lidar2img: np.ndarray, size_wh: tuple[int, int]
 ) -> dict[int, tuple[list[np.ndarray], list[np.ndarray]]]:
-    """By row of `boxes` (n, ≥ 7), for those in the image: its edges, and the cross on its front, in pixels."""
+    """By row of `boxes` (n, ≥ 7), if it is in the image: its edges and the cross on its front, in pixels."""
     found = {}
     for row, corners in enumerate(box_corners(boxes)):
         edges = _projected(corners, (*FRONT_EDGES, *OTHER_EDGES), lidar2img)

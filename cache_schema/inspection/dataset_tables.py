@@ -1,8 +1,8 @@
 """What a nuScenes folder knows of a sample, without the devkit: its camera images and its annotated boxes.
 
-`sample_data.json` and `sample_annotation.json` of the full dataset are about a gigabyte of JSON each for a few
-lines that are wanted, so they are searched as text: their records are flat objects, and those that hold the
-sample's token are cut out.
+`sample_data.json` and `sample_annotation.json` of the full dataset are about a gigabyte of JSON each for a
+few lines that are wanted, so they are searched as text: their records are flat objects, and those that hold
+the sample's token are cut out.
 """
 
 import json
@@ -56,6 +56,10 @@ class DatasetTables:
         self.dataroot, self.version = dataroot, version
         self._tables = dataroot / version
 
+    def check(self) -> None:
+        """Nothing, when this is a nuScenes folder of that version."""
+        self._asked(lambda: self._channels)
+
     def image_files(self, sample_token: str, cameras: Sequence[str]) -> dict[str, Path]:
         """The sample's keyframe image of each camera. All cameras without one are named in the error."""
         keyframes = self._asked(self._keyframes, sample_token)
@@ -68,7 +72,7 @@ class DatasetTables:
         return {camera: found[camera] for camera in cameras}
 
     def ground_truth(self, sample_token: str, class_names: Sequence[str]) -> GroundTruth:
-        """The boxes of these classes, also those that no sensor point lies in; none in a split without any."""
+        """The boxes of these classes, with or without sensor points in them; none in a split without any."""
         return self._asked(self._ground_truth, sample_token, class_names)
 
     def _asked(self, question: Callable[..., _Found], *arguments: object) -> _Found:
@@ -85,8 +89,9 @@ class DatasetTables:
 
     def _keyframes(self, sample_token: str) -> dict[str, dict[str, Any]]:
         """The sample's records of `sample_data`, by channel."""
+        channels = self._channels
         return {
-            self._channels[record["calibrated_sensor_token"]]: record
+            channels[record["calibrated_sensor_token"]]: record
             for record in _records_with(self._tables / "sample_data.json", sample_token)
             if record["sample_token"] == sample_token and record["is_key_frame"]
         }

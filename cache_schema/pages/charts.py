@@ -1,0 +1,67 @@
+"""Small charts as SVG. Every text in them is escaped here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cache_schema.pages.escape import escaped
+
+_BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 20, 170, 320, 90
+_WIDTH, _HEIGHT, _FOOT = 320, 110, 18
+_BINS = 48
+
+
+def bar_chart(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
+    """Bars to the right, one a row of label, value and the value as text."""
+    most = max((value for _, value, _ in rows), default=0) or 1
+    width, height = _LABEL_WIDTH + _BAR_WIDTH + _VALUE_WIDTH, _BAR_HEIGHT * len(rows)
+    parts = []
+    for number, (label, value, text) in enumerate(rows):
+        y, length = number * _BAR_HEIGHT, _BAR_WIDTH * value / most
+        parts.append(f'<text x="{_LABEL_WIDTH - 8}" y="{y + 14}" text-anchor="end">{escaped(label)}</text>')
+        parts.append(
+            f'<rect class="bar" x="{_LABEL_WIDTH}" y="{y + 3}" '
+            f'width="{length:.1f}" height="{_BAR_HEIGHT - 6}"/>'
+        )
+        parts.append(f'<text x="{_LABEL_WIDTH + length + 6:.1f}" y="{y + 14}">{escaped(text)}</text>')
+    alt = f"{title}: " + ", ".join(f"{label} {text}" for label, _, text in rows)
+    return _svg(width, height, alt, parts)
+
+
+def histogram(title: str, values: np.ndarray, limits: tuple[float, float] | None = None) -> str:
+    """How often which value occurs; the height is logarithmic, as most values of a map are near zero.
+
+    Args:
+        limits: of the axis; by default the middle 99.8 %, and the end bars hold what lies outside.
+    """
+    if values.size == 0:
+        return f"<p>{escaped(title)}: no values.</p>"
+    low, high = limits or (float(edge) for edge in np.percentile(values, (0.1, 99.9)))
+    if not high > low:
+        low, high = low - 0.5, low + 0.5
+    counts, _ = np.histogram(values.clip(low, high), bins=_BINS, range=(low, high))
+    heights = np.log1p(counts) / np.log1p(counts.max()) * (_HEIGHT - 6)
+    step = _WIDTH / _BINS
+    parts = [
+        f'<rect class="bar" x="{number * step:.1f}" y="{_HEIGHT - height:.1f}" '
+        f'width="{step - 1:.1f}" height="{height:.1f}"/>'
+        for number, height in enumerate(heights)
+        if height
+    ]
+    foot = _HEIGHT + _FOOT - 4
+    parts.append(f'<line class="axis" x1="0" y1="{_HEIGHT}" x2="{_WIDTH}" y2="{_HEIGHT}"/>')
+    parts.append(f'<text x="0" y="{foot}">{low:.3g}</text>')
+    parts.append(f'<text x="{_WIDTH}" y="{foot}" text-anchor="end">{high:.3g}</text>')
+    if low < 0 < high and 0.15 < -low / (high - low) < 0.85:
+        parts.append(f'<text x="{-low / (high - low) * _WIDTH:.1f}" y="{foot}" text-anchor="middle">0</text>')
+    alt = (
+        f"Histogram of {title}: {values.size:,} values from {values.min():.3g} to {values.max():.3g}, "
+        f"mean {values.mean():.3g}, standard deviation {values.std():.3g}"
+    )
+    svg = _svg(_WIDTH, _HEIGHT + _FOOT, alt, parts)
+    return f"<figure>{svg}<figcaption>{escaped(alt.removeprefix('Histogram of '))}</figcaption></figure>"
+
+
+def _svg(width: float, height: float, alt: str, parts: Sequence[str]) -> str:
+    opening = f'<svg class="chart" role="img" aria-label="{escaped(alt)}" viewBox="0 0 {width} {height}">'
+    return opening + "".join(parts) + "</svg>"
