@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Ahead in the upper row, behind in the lower one, left on the left.
 _SEATS = ("FRONT_LEFT", "FRONT", "FRONT_RIGHT", "BACK_LEFT", "BACK", "BACK_RIGHT")
+CAMERAS = tuple(f"CAM_{seat}" for seat in _SEATS)
 _PANEL_POINTS = 370  # width of a panel in the picture
 _LABEL_POINTS = 7.0
 _LABEL_FROM = 0.08  # a box that takes a smaller share of the image's height gets no label
@@ -26,7 +27,7 @@ _LABEL_FROM = 0.08  # a box that takes a smaller share of the image's height get
 
 def camera_seats(camera_order: tuple[str, ...]) -> list[int]:
     """Numbers of the cameras in the order of the panels."""
-    seats = {f"CAM_{seat}": number for number, seat in enumerate(_SEATS)}
+    seats = {camera: number for number, camera in enumerate(CAMERAS)}
     return sorted(range(len(camera_order)), key=lambda n: seats.get(camera_order[n], len(seats)))
 
 

@@ -7,7 +7,7 @@ the sample's token are cut out.
 
 import json
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +75,18 @@ class DatasetTables:
         """The boxes of these classes, with or without sensor points in them; none in a split without any."""
         return self._asked(self._ground_truth, sample_token, class_names)
 
+    def scenes(self, sample_tokens: Collection[str]) -> dict[str, list[tuple[str, int]]]:
+        """Those of these samples that the tables know, by scene name: token and time in µs, in time order."""
+        return self._asked(self._scenes, sample_tokens)
+
+    def in_lidar_frame(self, sample_token: str, boxes: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Boxes of the global frame, as annotations and results have them, as (n, 7) like `GroundTruth`."""
+        return self._asked(self._in_lidar_frame, sample_token, boxes)
+
+    def lidar2img(self, sample_token: str, cameras: Sequence[str]) -> np.ndarray:
+        """(camera, 4, 4): from the LiDAR frame to pixels of the files, times their depth."""
+        return self._asked(self._lidar2img, sample_token, cameras)
+
     def _asked(self, question: Callable[..., _Found], *arguments: object) -> _Found:
         try:
             return question(*arguments)
@@ -105,16 +117,45 @@ class DatasetTables:
         records = [(record, name) for record, name in records if name in class_names]
         if not records:
             return GroundTruth(np.zeros((0, 7)), np.zeros(0, np.int64))
+        boxes = self._in_lidar_frame(sample_token, [record for record, _ in records])
+        return GroundTruth(boxes, np.array([class_names.index(name) for _, name in records]))
+
+    def _scenes(self, sample_tokens: Collection[str]) -> dict[str, list[tuple[str, int]]]:
+        names = {token: record["name"] for token, record in self._by_token("scene").items()}
+        found: dict[str, list[tuple[str, int]]] = {}
+        for token, record in self._by_token("sample").items():
+            if token in sample_tokens:
+                found.setdefault(names[record["scene_token"]], []).append((token, record["timestamp"]))
+        return {name: sorted(found[name], key=lambda sample: sample[1]) for name in sorted(found)}
+
+    def _in_lidar_frame(self, sample_token: str, boxes: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        to_lidar = _inverted(self._to_global(self._keyframe(self._keyframes(sample_token), _LIDAR)))
+        return np.array([_moved(box, to_lidar) for box in boxes]).reshape(-1, 7)
+
+    def _lidar2img(self, sample_token: str, cameras: Sequence[str]) -> np.ndarray:
         keyframes = self._keyframes(sample_token)
-        if _LIDAR not in keyframes:
-            raise CacheError(f"{self._tables} has no keyframe of {_LIDAR} for sample {sample_token}")
-        lidar = self._calibrated[keyframes[_LIDAR]["calibrated_sensor_token"]]
-        pose_token = keyframes[_LIDAR]["ego_pose_token"]
+        to_global = self._to_global(self._keyframe(keyframes, _LIDAR))
+        matrices = []
+        for camera in cameras:
+            record = self._keyframe(keyframes, camera)
+            pixels = np.eye(4)
+            pixels[:3, :3] = self._calibrated[record["calibrated_sensor_token"]]["camera_intrinsic"]
+            # The vehicle moves on between the LiDAR's moment and the camera's.
+            matrices.append(pixels @ _inverted(self._to_global(record)) @ to_global)
+        return np.array(matrices).reshape(-1, 4, 4)
+
+    def _keyframe(self, keyframes: Mapping[str, dict[str, Any]], channel: str) -> dict[str, Any]:
+        if channel not in keyframes:
+            raise CacheError(f"{self._tables} has no keyframe of {channel} for a sample that is asked for")
+        return keyframes[channel]
+
+    def _to_global(self, record: Mapping[str, Any]) -> np.ndarray:
+        """(4, 4) from a sensor's frame to the global one, at the moment of a record of `sample_data`."""
+        pose_token = record["ego_pose_token"]
         ego = next(_records_with(self._tables / "ego_pose.json", pose_token), None)
         if ego is None:
             raise CacheError(f"{self._tables / 'ego_pose.json'} has no pose {pose_token}")
-        boxes = np.stack([_in_lidar_frame(record, ego, lidar) for record, _ in records])
-        return GroundTruth(boxes, np.array([class_names.index(name) for _, name in records]))
+        return _transform(ego) @ _transform(self._calibrated[record["calibrated_sensor_token"]])
 
     @cached_property
     def _calibrated(self) -> dict[str, dict[str, Any]]:
@@ -142,18 +183,27 @@ class DatasetTables:
         return {record["token"]: record for record in records}
 
 
-def _in_lidar_frame(
-    record: Mapping[str, Any], ego: Mapping[str, Any], lidar: Mapping[str, Any]
-) -> np.ndarray:
-    """An annotation as (7,); the yaw is that of yaw, pitch, roll angles, as in the official info files."""
-    centre, turned = np.array(record["translation"], float), rotation(record["rotation"])
-    for frame in (ego, lidar):
-        inverse = rotation(frame["rotation"]).T
-        centre = inverse @ (centre - np.array(frame["translation"], float))
-        turned = inverse @ turned
-    width, length, height = record["size"]
+def _moved(box: Mapping[str, Any], transform: np.ndarray) -> np.ndarray:
+    """A box as (7,); the yaw is that of yaw, pitch, roll angles, as in the official info files."""
+    centre = transform[:3, :3] @ np.array(box["translation"], float) + transform[:3, 3]
+    turned = transform[:3, :3] @ rotation(box["rotation"])
+    width, length, height = box["size"]
     yaw = np.arctan2(-turned[0, 1], turned[0, 0])
     return np.array([*centre, length, width, height, yaw])
+
+
+def _transform(record: Mapping[str, Any]) -> np.ndarray:
+    """(4, 4) of a record with a rotation and a translation."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation(record["rotation"]), record["translation"]
+    return matrix
+
+
+def _inverted(rigid: np.ndarray) -> np.ndarray:
+    inverse = np.eye(4)
+    inverse[:3, :3] = rigid[:3, :3].T
+    inverse[:3, 3] = -rigid[:3, :3].T @ rigid[:3, 3]
+    return inverse
 
 
 def rotation(quaternion: Sequence[float]) -> np.ndarray:

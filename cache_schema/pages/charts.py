@@ -9,6 +9,8 @@ from cache_schema.pages.escape import escaped
 _BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 20, 170, 320, 90
 _WIDTH, _HEIGHT, _FOOT = 320, 110, 18
 _BINS = 48
+_LINES_HEIGHT, _MARGIN, _TOP = 150, 40, 6
+N_LINES = 8  # colours that page.css has
 
 
 def bar_chart(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
@@ -60,6 +62,52 @@ def histogram(title: str, values: np.ndarray, limits: tuple[float, float] | None
     )
     svg = _svg(_WIDTH, _HEIGHT + _FOOT, alt, parts)
     return f"<figure>{svg}<figcaption>{escaped(alt.removeprefix('Histogram of '))}</figcaption></figure>"
+
+
+def line_chart(
+    title: str,
+    lines: Sequence[tuple[int, str, Sequence[tuple[float, float]]]],
+    *,
+    x_name: str,
+    limits: tuple[float, float, float, float] | None = None,
+) -> str:
+    """Curves in one panel.
+
+    Args:
+        lines: number of its colour, name, and points (x, y) of each.
+        limits: of the axes, x and y from, x and y to; by default what the points take, and 0.
+    """
+    points = [point for _, _, line in lines for point in line]
+    if not points:
+        return f"<p>{escaped(title)}: no values.</p>"
+    xs, ys = zip(*points, strict=True)
+    x0, y0, x1, y1 = limits or (min(xs), min(0.0, *ys), max(xs), max(0.0, *ys))
+    x1, y1 = x1 if x1 > x0 else x0 + 1, y1 if y1 > y0 else y0 + 1
+    across, down = _WIDTH - _MARGIN, _LINES_HEIGHT - _TOP
+    foot = _LINES_HEIGHT + _FOOT - 4
+    parts = [
+        f'<line class="axis" x1="{_MARGIN}" y1="{_LINES_HEIGHT}" x2="{_WIDTH}" y2="{_LINES_HEIGHT}"/>',
+        f'<line class="axis" x1="{_MARGIN}" y1="{_TOP}" x2="{_MARGIN}" y2="{_LINES_HEIGHT}"/>',
+        f'<text x="{_MARGIN - 5}" y="{_TOP + 9}" text-anchor="end">{y1:.3g}</text>',
+        f'<text x="{_MARGIN - 5}" y="{_LINES_HEIGHT}" text-anchor="end">{y0:.3g}</text>',
+        f'<text x="{_MARGIN}" y="{foot}">{x0:.6g}</text>',
+        f'<text x="{_WIDTH}" y="{foot}" text-anchor="end">{escaped(x_name)} {x1:.6g}</text>',
+    ]
+    for number, name, line in lines:
+        places = [
+            (_MARGIN + (x - x0) / (x1 - x0) * across, _LINES_HEIGHT - (y - y0) / (y1 - y0) * down)
+            for x, y in line
+        ]
+        tip = f"<title>{escaped(name)}</title>"
+        if len(places) == 1:
+            (x, y) = places[0]
+            parts.append(f'<circle class="dot line-{number}" cx="{x:.1f}" cy="{y:.1f}" r="3">{tip}</circle>')
+        elif places:
+            path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+            parts.append(f'<path class="curve line-{number}" d="M{path}">{tip}</path>')
+    last = ", ".join(f"{name} ends at {line[-1][1]:.4g}" for _, name, line in lines if line)
+    svg = _svg(_WIDTH, _LINES_HEIGHT + _FOOT, f"{title} by {x_name}: {last}", parts)
+    return f"<figure>{svg}<figcaption>{escaped(title)}</figcaption></figure>"
 
 
 def _svg(width: float, height: float, alt: str, parts: Sequence[str]) -> str:

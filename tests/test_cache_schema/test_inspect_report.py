@@ -13,8 +13,8 @@ from store_cases import small_spec, write_scene
 from truth_cases import ground_truth_store
 
 from cache_schema import inspect_cache
-from cache_schema.inspection.report.choice import chosen_samples
 from cache_schema.inspection.sample import load_sample
+from cache_schema.pages.choice import chosen_samples
 from cache_schema.writer import StoreWriter
 
 

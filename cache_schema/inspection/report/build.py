@@ -8,11 +8,11 @@ from cache_schema.errors import Corrupt
 from cache_schema.inspection.dataset_tables import DatasetTables
 from cache_schema.inspection.faults import Findings
 from cache_schema.inspection.info import describe
-from cache_schema.inspection.report.choice import chosen_samples
 from cache_schema.inspection.report.frames import frame_facts
 from cache_schema.inspection.report.numbers import Tally
 from cache_schema.inspection.report.page import page
 from cache_schema.inspection.sample import DEFAULT_RANGE_M, read_sample
+from cache_schema.pages.choice import chosen_samples
 from cache_schema.pages.document import check_folder, write_page
 from cache_schema.pages.rasters import require_pillow
 from cache_schema.reader import TargetReader

@@ -10,6 +10,7 @@ from cache_schema.inspection.camera_panels import camera_seats, input_scale, pv_
 from cache_schema.inspection.dataset_tables import GroundTruth
 from cache_schema.inspection.projections import norm_map, pca_rgb
 from cache_schema.inspection.sample import Sample
+from cache_schema.pages.escape import numbers
 from cache_schema.pages.rasters import colours_uri, photo_uri
 
 _PHOTO_WIDTH = 480
@@ -35,10 +36,10 @@ def frame_facts(
         "token": sample.token,
         "scene": sample.scene_name,
         "seconds": round((sample.timestamp_us - start_us) / 1e6, 2),
-        "boxes": [] if found is None else _numbers(found.boxes[:, :7]),
-        "scores": [] if found is None else _numbers(found.scores),
+        "boxes": [] if found is None else numbers(found.boxes[:, :7]),
+        "scores": [] if found is None else numbers(found.scores),
         "labels": [] if found is None else found.labels.tolist(),
-        "truth": None if truth is None else {"boxes": _numbers(truth.boxes), "labels": truth.labels.tolist()},
+        "truth": None if truth is None else {"boxes": numbers(truth.boxes), "labels": truth.labels.tolist()},
         "layers": bev_layers(sample),
         "cameras": _cameras(sample, files),
     }
@@ -83,14 +84,7 @@ def _cameras(sample: Sample, files: Mapping[str, Path] | None) -> list[dict[str,
                 "size": size,
                 "covers": covers,
                 "picture": picture,
-                "lidar2img": None if lidar2img is None else _numbers(lidar2img[number][:3]),
+                "lidar2img": None if lidar2img is None else numbers(lidar2img[number][:3]),
             }
         )
     return cameras
-
-
-def _numbers(values: np.ndarray) -> list[Any]:
-    """As JSON, to six digits: far below a pixel and a box's precision."""
-    if values.ndim > 1:
-        return [_numbers(row) for row in values]
-    return [float(f"{value:.6g}") for value in values.astype(np.float64)]
