@@ -24,9 +24,9 @@ def document(*, title: str, subtitle: str, body: str, facts: Mapping[str, Any], 
         title, subtitle: plain text.
         body: its sections, as HTML.
         facts: what the script draws; numbers are finite.
-        script: runs after `boxes.js`, and only the two: the page forbids all others, and all files.
+        script: runs after `boxes.js` and `gallery.js`; the page forbids all others, and all files.
     """
-    script = asset(__package__, "boxes.js") + script
+    script = asset(__package__, "boxes.js") + asset(__package__, "gallery.js") + script
     return Template(asset(__package__, "page.html")).substitute(
         title=escaped(title),
         subtitle=escaped(subtitle),
@@ -36,6 +36,16 @@ def document(*, title: str, subtitle: str, body: str, facts: Mapping[str, Any], 
         script=script,
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def gallery_panels(layout: str, controls: str) -> str:
+    """The part of a page that `gallery.js` fills.
+
+    Args:
+        layout: class of the panels in `page.css`.
+        controls: the page's own, as HTML.
+    """
+    return Template(asset(__package__, "gallery.html")).substitute(layout=layout, controls=controls)
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> str:

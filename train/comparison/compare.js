@@ -1,10 +1,8 @@
-// The frames of all runs side by side: which frame and camera is on show, and which boxes.
+// The frames of all runs side by side: one is on show, through one camera and from above.
 (() => {
   const facts = JSON.parse(byId("facts").textContent), frames = facts.frames;
   if (!frames.length) return;
-  const scenes = [...new Set(frames.map((frame) => frame.scene))];
-  const framesOf = (scene) => frames.filter((frame) => frame.scene === scene);
-  const current = () => framesOf(scenes[byId("scene").selectedIndex])[Number(byId("time").value)];
+  const { current, drawCurrent, drawScene } = gallery(frames, draw);
 
   function applyThreshold() {
     const frame = current(), least = Number(byId("threshold").value), text = least.toFixed(2);
@@ -22,11 +20,7 @@
       `Sample ${frame.token}: ${most} boxes in the ground truth; detected (${which}): ${counts.join(", ")}.`;
   }
 
-  function draw() {
-    const frame = current(), all = framesOf(frame.scene), parent = byId("runs");
-    byId("time-text").textContent = `+${frame.seconds.toFixed(1)} s, ${all.indexOf(frame) + 1} of ${all.length}`;
-    byId("time").setAttribute("aria-valuetext", byId("time-text").textContent);
-    boxView.clear(parent);
+  function draw(frame, parent) {
     const seen = frame.cameras[byId("camera").selectedIndex], nothing = { boxes: [], scores: [], labels: [] };
     facts.runs.forEach((run, number) => {
       const column = boxView.html("div", parent);
@@ -34,24 +28,15 @@
       const same = { names: facts.class_names, found: frame.found[number] || nothing, truth: frame.truth };
       const missing = frame.found[number] ? "" : ", which it has not seen";
       boxView.camera(column, { ...same, seen, what: `${run}, ${seen.name}`, caption: seen.name + missing });
-      boxView.bev(column, { ...same, range: facts.range_m, what: `${run}, from above`, caption: "from above" + missing });
+      const above = { range: facts.range_m, what: `${run}, from above`, caption: "from above" + missing };
+      boxView.bev(column, { ...same, ...above });
     });
     applyThreshold();
   }
 
-  function drawScene() {
-    const n = framesOf(scenes[byId("scene").selectedIndex]).length;
-    byId("time").max = n - 1;
-    byId("time").value = 0;
-    byId("time").disabled = n < 2;
-    draw();
-  }
-
-  for (const scene of scenes) boxView.html("option", byId("scene"), scene);
   for (const camera of frames[0].cameras) boxView.html("option", byId("camera"), camera.name);
   byId("camera").selectedIndex = Math.max(0, frames[0].cameras.findIndex((camera) => camera.name === "CAM_FRONT"));
-  byId("scene").addEventListener("change", drawScene);
-  for (const control of ["time", "camera"]) byId(control).addEventListener("input", draw);
+  byId("camera").addEventListener("change", drawCurrent);
   for (const control of ["threshold", "as-many", "with-truth"]) byId(control).addEventListener("input", applyThreshold);
   drawScene();
 })();

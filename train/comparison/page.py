@@ -7,13 +7,15 @@ from string import Template
 from typing import Any
 
 from cache_schema.pages.charts import line_chart
-from cache_schema.pages.document import asset, document
+from cache_schema.pages.document import asset, document, gallery_panels
 from cache_schema.pages.escape import escaped
 from train.comparison.frames import CLASS_NAMES, Gallery
 from train.comparison.runs import DETECTION, Run
 
 ERRORS = ("mATE", "mASE", "mAOE", "mAVE", "mAAE")
 _DISTANCE_M = "2.0"  # of the curves: the one at which the true-positive errors are measured, too
+_CONTROLS = """<label for="camera">Camera <select id="camera"></select></label>
+<label for="as-many"><input id="as-many" type="checkbox" checked> The surest, as many as annotated</label>"""
 _SAID = {"loss": "loss, the sum of all", DETECTION: "detection, all decoder layers"}
 
 
@@ -27,7 +29,7 @@ def page(runs: Sequence[Run], gallery: Gallery, without_frames: str) -> str:
         legend=_legend(runs),
         scores=_scores(runs),
         classes=_classes(runs),
-        frames=asset(__package__, "frames.html") if gallery.frames else f"<p>{escaped(without_frames)}</p>",
+        frames=gallery_panels("runs", _CONTROLS) if gallery.frames else f"<p>{escaped(without_frames)}</p>",
         losses=_losses(runs),
         curves=_curves(runs),
     )

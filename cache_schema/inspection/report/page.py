@@ -10,10 +10,11 @@ from cache_schema.inspection.faults import Findings, summary_rows
 from cache_schema.inspection.report.numbers import Tally
 from cache_schema.inspection.tables import bytes_text, counted
 from cache_schema.pages.charts import bar_chart, histogram
-from cache_schema.pages.document import asset, document, pairs, table
+from cache_schema.pages.document import asset, document, gallery_panels, pairs, table
 from cache_schema.pages.escape import escaped
 
 _MOST_FAULTS = 200
+_LAYER = '<label for="layer" id="layer-label">Map <select id="layer"></select></label>'
 
 
 def page(
@@ -97,9 +98,8 @@ def _health(findings: Findings | None) -> str:
 
 def _gallery(frames: Mapping[str, Any], unreadable: Sequence[str]) -> str:
     problems = "".join(f'<p class="bad">Not shown: {escaped(problem)}</p>' for problem in unreadable)
-    return problems + (
-        asset(__package__, "gallery.html") if frames["frames"] else "<p>No sample can be shown.</p>"
-    )
+    panels = gallery_panels("sample", _LAYER) if frames["frames"] else "<p>No sample can be shown.</p>"
+    return problems + panels
 
 
 def _histograms(tally: Tally) -> str:
