@@ -81,6 +81,18 @@ class Browser:
         """What an element says, by its id."""
         return self.run("return document.getElementById(arguments[0]).textContent", element)
 
+    def shows(self, element: str) -> bool:
+        """Whether an element takes any room, by its id."""
+        return self.run("return document.getElementById(arguments[0]).getClientRects().length > 0", element)
+
+    def texts_that_are_cut(self) -> list[str]:
+        """Labels of charts that reach beyond the chart."""
+        return self.run(
+            "return [...document.querySelectorAll('svg.chart text')].filter((text) => {"
+            "const [box, whole] = [text.getBBox(), text.ownerSVGElement.viewBox.baseVal];"
+            "return box.x < 0 || box.x + box.width > whole.width + 1; }).map((text) => text.textContent);"
+        )
+
     def messages(self) -> list[str]:
         """What the console was told since it was last asked."""
         return [entry["message"] for entry in self._ask("/se/log", {"type": "browser"})]

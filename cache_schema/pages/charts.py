@@ -6,7 +6,7 @@ import numpy as np
 
 from cache_schema.pages.escape import escaped
 
-_BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 20, 170, 320, 90
+_BAR_HEIGHT, _BAR_WIDTH, _VALUE_WIDTH, _LETTER_WIDTH = 20, 320, 90, 7.5
 _WIDTH, _HEIGHT, _FOOT = 320, 110, 18
 _BINS = 48
 _LINES_HEIGHT, _MARGIN, _TOP = 150, 40, 6
@@ -16,16 +16,16 @@ N_LINES = 8  # colours that page.css has
 def bar_chart(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
     """Bars to the right, one a row of label, value and the value as text."""
     most = max((value for _, value, _ in rows), default=0) or 1
-    width, height = _LABEL_WIDTH + _BAR_WIDTH + _VALUE_WIDTH, _BAR_HEIGHT * len(rows)
+    start = 16 + _LETTER_WIDTH * max((len(label) for label, _, _ in rows), default=0)
+    width, height = start + _BAR_WIDTH + _VALUE_WIDTH, _BAR_HEIGHT * len(rows)
     parts = []
     for number, (label, value, text) in enumerate(rows):
         y, length = number * _BAR_HEIGHT, _BAR_WIDTH * value / most
-        parts.append(f'<text x="{_LABEL_WIDTH - 8}" y="{y + 14}" text-anchor="end">{escaped(label)}</text>')
+        parts.append(f'<text x="{start - 8:.1f}" y="{y + 14}" text-anchor="end">{escaped(label)}</text>')
         parts.append(
-            f'<rect class="bar" x="{_LABEL_WIDTH}" y="{y + 3}" '
-            f'width="{length:.1f}" height="{_BAR_HEIGHT - 6}"/>'
+            f'<rect class="bar" x="{start:.1f}" y="{y + 3}" width="{length:.1f}" height="{_BAR_HEIGHT - 6}"/>'
         )
-        parts.append(f'<text x="{_LABEL_WIDTH + length + 6:.1f}" y="{y + 14}">{escaped(text)}</text>')
+        parts.append(f'<text x="{start + length + 6:.1f}" y="{y + 14}">{escaped(text)}</text>')
     alt = f"{title}: " + ", ".join(f"{label} {text}" for label, _, text in rows)
     return _svg(width, height, alt, parts)
 

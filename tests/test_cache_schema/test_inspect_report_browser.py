@@ -51,6 +51,9 @@ def test_slider_and_scene_lead_through_time(browser, tmp_path):
     before = browser.run("return document.querySelector('svg.bev image').getAttribute('href')")
     browser.set("layer", 2)
     assert browser.run("return document.querySelector('svg.bev image').getAttribute('href')") != before
+    assert browser.shows("layer-label")
+    assert not browser.shows("truth-label")
+    assert browser.texts_that_are_cut() == []
     assert browser.messages() == []
 
 
@@ -64,6 +67,7 @@ def test_threshold_and_ground_truth(browser, truth):
     label = browser.run("return document.querySelector('svg.bev').getAttribute('aria-label')")
     assert label == f"Bird's-eye view: {len(sample.boxes.scores)} boxes"
     dashed = "return document.querySelectorAll('g:not(.hidden) > path.truth').length"
+    assert browser.shows("truth-label")
     assert browser.run(dashed) > 0
     browser.set("with-truth", False)
     assert browser.run(dashed) == 0

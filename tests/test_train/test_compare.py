@@ -220,4 +220,5 @@ def test_in_a_browser(tmp_path, runs, dataroot):
         browser.set("scene", 1)
         assert frames[3]["token"] in browser.text("status")
         assert browser.run("return document.querySelectorAll('path.curve').length") >= 5
+        assert browser.texts_that_are_cut() == []
         assert browser.messages() == []

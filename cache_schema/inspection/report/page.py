@@ -13,7 +13,7 @@ from cache_schema.pages.charts import bar_chart, histogram
 from cache_schema.pages.document import asset, document, gallery_panels, pairs, table
 from cache_schema.pages.escape import escaped
 
-_MOST_FAULTS = 200
+_MOST_FAULTS, _MOST_BARS = 200, 16
 _LAYER = '<label for="layer" id="layer-label">Map <select id="layer"></select></label>'
 
 
@@ -65,7 +65,7 @@ def _card(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Regime", teacher["regime"]),
         ("Teacher head", f"{head['parameters']} parameters" if head else "none"),
         ("Dataset", f"{dataset['name']} {dataset['version']}, split {dataset['split']}"),
-        ("Samples", f"{facts['samples']:,} in {len(facts['scenes']):,} scenes"),
+        ("Samples", f"{facts['samples']:,} in {counted(len(facts['scenes']), 'scene')}"),
         ("Profile", f"{facts['profile']}, schema_version {facts['schema_version']}"),
         ("On disk", bytes_text(sum(array["disk_bytes"] for array in facts["arrays"]))),
         ("Inputs", f"{len(facts['inputs']['camera_order'])} cameras, {height} × {width} pixels"),
@@ -77,7 +77,10 @@ def _card(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _bytes_chart(facts: Mapping[str, Any]) -> str:
     arrays = sorted(facts["arrays"], key=lambda array: -array["disk_bytes"])
-    rows = [(a["name"], float(a["disk_bytes"]), bytes_text(a["disk_bytes"])) for a in arrays]
+    sizes = [(array["name"], array["disk_bytes"]) for array in arrays[:_MOST_BARS]]
+    if rest := arrays[_MOST_BARS:]:
+        sizes.append((f"{len(rest)} smaller", sum(array["disk_bytes"] for array in rest)))
+    rows = [(name, float(n_bytes), bytes_text(n_bytes)) for name, n_bytes in sizes]
     return bar_chart("Bytes on disk by array", rows)
 
 
