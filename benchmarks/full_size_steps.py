@@ -68,17 +68,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataroot", required=True)
+    parser.add_argument("--dataroot", default="data/nuscenes", help="default data/nuscenes")
     parser.add_argument("--version", default="v1.0-mini")
     parser.add_argument("--split", default="mini_train")
     parser.add_argument("--pairs", nargs="+", choices=tuple(PAIRS), default=list(PAIRS))
     parser.add_argument("--work", type=Path, default=ROOT / "work" / "full-size")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--report", action="store_true", help="only write the table of what is finished")
     args = parser.parse_args(argv)
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("XDG_CACHE_HOME", str(args.work / "cache"))
     torch.set_num_threads(args.threads)
-    for name in args.pairs:
+    for name in () if args.report else args.pairs:
         for column in COLUMNS:
             record = args.work / f"{name}-{column}.json"
             if not record.exists():
