@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cache_schema.inspection.tables import bytes_text
+from cache_schema.inspection.tables import bytes_text, counted
 from cache_schema.store_plan import some
 
 
@@ -69,11 +69,9 @@ def summary_rows(findings: Findings) -> list[tuple[str, str]]:
         state = f"unfinished, {len(findings.missing_scenes)} planned scenes are not there yet"
     else:
         state = "not sealed" + ("" if findings.planned else ", no plan says which scenes belong to it")
+    read = f"{counted(findings.samples, 'sample')} in {counted(findings.scenes, 'scene')}"
     rows = [
-        (
-            "read",
-            f"{findings.samples:,} samples in {findings.scenes:,} scenes, {bytes_text(findings.n_bytes)}",
-        ),
+        ("read", f"{read}, {bytes_text(findings.n_bytes)}"),
         ("state", state),
         ("teacher head", "there" if findings.has_head else "none"),
     ]

@@ -59,7 +59,9 @@ def test_boxes_and_ground_truth_are_those_of_store_and_dataset(tiny, tmp_path):
     dataroot, frame = tiny
     truth = ground_truth_store(tmp_path / "s.zarr", frame, 0.5)
     assert report(tmp_path / "s.zarr", tmp_path / "r.html", "--dataroot", dataroot) == 0
-    (drawn,) = facts_of((tmp_path / "r.html").read_text())["frames"]
+    facts = facts_of((tmp_path / "r.html").read_text())
+    (drawn,) = facts["frames"]
+    assert facts["min_score"] == 0.3
     stored = load_sample(tmp_path / "s.zarr", frame.sample_token, 0.0).boxes
     np.testing.assert_allclose(drawn["boxes"], stored.boxes[:, :7], rtol=1e-5)
     np.testing.assert_allclose(drawn["scores"], stored.scores, rtol=1e-5)
@@ -69,6 +71,9 @@ def test_boxes_and_ground_truth_are_those_of_store_and_dataset(tiny, tmp_path):
     assert drawn["cameras"][1]["name"] == "CAM_FRONT"
     np.testing.assert_allclose(scaled, load_lidar2img(tmp_path / "s.zarr", frame, "CAM_FRONT"), rtol=1e-5)
     assert all(camera["picture"].startswith("data:image/jpeg") for camera in drawn["cameras"])
+    assert report(tmp_path / "s.zarr", tmp_path / "r.html", "--min-score", 0.99) == 0
+    least = facts_of((tmp_path / "r.html").read_text())["min_score"]
+    assert 0 <= min(drawn["scores"]) - least < 0.01  # otherwise there would be no box to see
 
 
 def load_lidar2img(store, frame, camera):

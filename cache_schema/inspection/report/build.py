@@ -1,6 +1,7 @@
 """From a store to the file: choose samples, read them one by one, write the page."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from cache_schema.pages.document import check_folder, write_page
 from cache_schema.pages.rasters import require_pillow
 from cache_schema.reader import TargetReader
 from cache_schema.storage import StorePath
+
+_BEST = 20  # boxes of a sample that are shown when none is good enough
 
 
 def write_report(
@@ -70,8 +73,16 @@ def write_report(
     drawing = {
         "class_names": list(reader.spec.outputs.class_names),
         "range_m": list(range_m),
-        "min_score": min_score,
+        "min_score": _start(frames, min_score),
         "frames": frames,
     }
     html = page(str(store), facts, findings, drawing, unreadable, tally)
     return write_page(out, html), findings
+
+
+def _start(frames: Sequence[Mapping[str, Any]], min_score: float) -> float:
+    """Where the threshold stands at first: when no box reaches it, as with an untrained teacher, lower."""
+    best = [frame["scores"][:_BEST] for frame in frames if frame["scores"]]
+    if not best or max(scores[0] for scores in best) >= min_score:
+        return min_score
+    return math.floor(100 * min(scores[-1] for scores in best)) / 100
