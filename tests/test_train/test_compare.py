@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from run_folders import annotations, leave_run, leave_store
 
 from cache_schema.inspection.dataset_tables import DatasetTables
 from camera3d.data import CAMERA_NAMES, CLASS_NAMES, build_index
+from camera3d.evaluation.results_file import write_results
 from train.compare import main
-from train.comparison.runs import read_run, run_names
+from train.comparison.results import ResultsJson
+from train.comparison.runs import NotARun, read_run, run_names
 
 VERSION, SCENES = "v1.0-mini", {"scene-0061": 3, "scene-0553": 2}
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
@@ -122,6 +126,30 @@ def test_a_teacher_that_has_not_seen_the_frames_is_said(tmp_path, dataroot, anno
     paths = [leave_run(tmp_path / name, found) for name, found in (("a", first), ("b", second))]
     facts = facts_of(page_of(tmp_path, *paths, "--dataroot", dataroot, "--version", VERSION))
     assert [[found is None for found in frame["found"]] for frame in facts["frames"]] == [[False, True]]
+
+
+def test_any_layout_of_results_is_read(tmp_path, annotated):
+    ours = write_results(tmp_path / "ours.json", annotated.items())
+    others = tmp_path / "others.json"
+    others.write_text(json.dumps({"meta": {}, "results": annotated}, indent=1))
+    for path in (ours, others):
+        found = ResultsJson(path)
+        assert {token: found[token] for token in found.tokens} == annotated
+    ours.write_bytes(ours.read_bytes()[:-10])
+    with pytest.raises(NotARun, match=r"ours\.json is no results JSON"):
+        ResultsJson(ours)
+
+
+def test_a_few_frames_of_many_take_little_memory(tmp_path, annotated):
+    """A split of nuScenes has some 700 MB of results, several times that as objects."""
+    boxes = next(iter(annotated.values()))
+    path = write_results(tmp_path / "r.json", ((f"{n:032x}", boxes * 30) for n in range(200)))
+    tracemalloc.start()
+    found = ResultsJson(path)[f"{7:032x}"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == boxes * 30
+    assert peak < path.stat().st_size / 5
 
 
 REFUSED = {

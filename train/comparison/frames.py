@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from cache_schema.inspection.sample import read_sample
 from cache_schema.pages.choice import chosen_samples
 from cache_schema.pages.escape import numbers
 from cache_schema.pages.rasters import photo_uri
+from train.comparison.results import ResultsJson
 from train.comparison.runs import NotARun, Run
 
 CLASS_NAMES = tuple(dict.fromkeys(DETECTION_NAMES.values()))
@@ -53,8 +52,10 @@ class Detections:
 
     def __init__(self, run: Run) -> None:
         self._run, self.of_store = run, run.reader is not None
-        self._results = {} if run.results is None else _results(run.results)
-        self.tokens = frozenset(self._results if run.reader is None else run.reader.sample_tokens)
+        self._results = None if run.results is None else ResultsJson(run.results)
+        self.tokens = frozenset(run.reader.sample_tokens) if self.of_store else frozenset()
+        if self._results is not None:
+            self.tokens = self._results.tokens
 
     def of(self, token: str, tables: DatasetTables) -> Found | None:
         """None when the run has not seen the sample."""
@@ -120,16 +121,6 @@ def _held_out(detected: Sequence[Detections]) -> frozenset[str]:
         if among and (shared := frozenset.intersection(*(found.tokens for found in among))):
             return shared
     return frozenset()
-
-
-def _results(path: Path) -> Mapping[str, list[dict[str, Any]]]:
-    try:
-        found = json.loads(path.read_bytes())["results"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotARun(f"{path} is no results JSON in the official format: {error!r}") from None
-    if not isinstance(found, dict):
-        raise NotARun(f"{path} is no results JSON in the official format: `results` is no object")
-    return found
 
 
 def _of_store(run: Run, token: str) -> Found:
