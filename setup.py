@@ -7,9 +7,15 @@ has no way to say that together with a search for packages.
 from setuptools import find_packages, setup
 
 PACKAGES = ("cache_schema", "camera3d", "demo", "extract", "focalcache", "synthetic_nuscenes", "train")
+PAGES = ["*.html", "*.css", "*.js"]
 
 setup(
     packages=[*find_packages(include=[f"{name}*" for name in PACKAGES]), "camera3d.configs"],
     package_dir={"camera3d.configs": "configs"},
-    package_data={"camera3d.configs": ["*/*.py", "*/*.pth"]},
+    package_data={
+        "camera3d.configs": ["*/*.py", "*/*.pth"],
+        "cache_schema.pages": PAGES,
+        "cache_schema.inspection.report": PAGES,
+        "train.comparison": PAGES,
+    },
 )

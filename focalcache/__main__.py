@@ -32,6 +32,7 @@ COMMANDS = {
     "distil": Command("train.distill_from_cache", "Train a student from a store."),
     "train": Command("train.train_detector", "Train a detector on the ground truth."),
     "evaluate": Command("train.evaluate", "Score a detector, a store's teacher or a results file."),
+    "compare": Command("train.compare", "Compare runs on one page."),
     "inspect": Command("cache_schema.inspect_cache", "Look at a store, or plan one. Needs no PyTorch."),
     "synth": Command("synthetic_nuscenes.__main__", "Write synthetic scenes in nuScenes' format."),
     "demo": Command("demo.__main__", "Run all of it in small."),

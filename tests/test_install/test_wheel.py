@@ -106,6 +106,15 @@ def test_inspects_a_store(environment, tmp_path):
     assert run(environment, tmp_path, "focalcache", "inspect", "verify", str(STORE)).returncode == 0
 
 
+def test_the_parts_of_pages_are_packaged(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for folder in ("cache_schema/pages", "cache_schema/inspection/report", "train/comparison"):
+        parts = {path.name for path in (ROOT / folder).iterdir() if path.suffix in (".html", ".css", ".js")}
+        assert parts
+        assert {f"{folder}/{part}" for part in parts} <= names
+
+
 def test_imports_nothing_heavy(environment, tmp_path):
     arguments = ("-X", "importtime", "-m", "focalcache", "inspect", "info", str(STORE))
     done = run(environment, tmp_path, "python", *arguments)

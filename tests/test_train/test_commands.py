@@ -8,9 +8,11 @@ import pytest
 from train_cases import FRAMES, SPLIT, recorded_losses
 
 from camera3d.checkpoint import load_official
+from camera3d.data import CLASS_NAMES
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
 from train import distill_from_cache, train_detector
+from train.comparison.runs import read_run
 
 COMMANDS = {"train_detector": train_detector, "distill_from_cache": distill_from_cache}
 
@@ -93,6 +95,14 @@ def test_evaluation_keeps_the_best_student(workshop, tmp_path, one_thread, capfd
         "is of a distillation: its student is trained here, on the ground truth alone"
         in capfd.readouterr().err
     )
+    run = read_run(str(tmp_path), "student")
+    assert (
+        set(run.curves["precision"]) == {row["name"] for row in run.metrics["per_class"]} == set(CLASS_NAMES)
+    )
+    assert run.results.is_file()
+    assert run.scores["NDS"] == [(1, pytest.approx(run.metrics["nds"]))]
+    assert list(run.losses) == ["loss", "detection"]
+    assert run.losses["detection"] == [(step, pytest.approx(value)) for step, value in run.losses["loss"]]
 
 
 def test_a_student_learns_a_few_frames_by_heart(workshop, tmp_path, one_thread):
