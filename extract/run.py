@@ -168,7 +168,9 @@ def open_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> 
     problems = difference(spec, writer.spec)
     if problems:
         raise FingerprintMismatch(
-            f"{path} was begun by another dump", problems, "Give another --out, or remove that store."
+            f"{path} was begun by another dump",
+            problems,
+            "Give this dump what that one was given, or another --out; or remove that store.",
         )
     (writer.plan or StorePlan.of({})).require(planned, path)
     return writer

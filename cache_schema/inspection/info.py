@@ -37,6 +37,7 @@ def describe(path: StorePath) -> dict[str, Any]:
         "inputs": {
             "camera_order": list(spec.inputs.camera_order),
             "image_shape": list(spec.inputs.image_shape),
+            "present": dict(spec.inputs.present),
         },
         "class_names": list(spec.outputs.class_names),
         "scenes": scenes,
@@ -108,6 +109,9 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
     else:
         state = f"not sealed; {len(missing):,} planned scenes are not there yet"
     height, width = facts["inputs"]["image_shape"]
+    present = "".join(
+        f", {'with' if there else 'without'} {name}" for name, there in facts["inputs"]["present"].items()
+    )
     about = [
         ("store", str(path)),
         ("profile", f"{facts['profile']}, schema_version {facts['schema_version']}"),
@@ -118,7 +122,7 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
             f"{head['parameters']} parameters, {bytes_text(head['raw_bytes'])}" if head else "none",
         ),
         ("dataset", f"{dataset['name']} {dataset['version']}, split {dataset['split']}"),
-        ("inputs", f"{len(facts['inputs']['camera_order'])} cameras, {height} × {width} pixels"),
+        ("inputs", f"{len(facts['inputs']['camera_order'])} cameras, {height} × {width} pixels{present}"),
         ("classes", ", ".join(facts["class_names"])),
         ("numerics", ", ".join(f"{name} {value}" for name, value in facts["numerics"].items())),
         ("samples", f"{facts['samples']:,} in {len(facts['scenes']):,} published scenes"),

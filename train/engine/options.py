@@ -25,6 +25,7 @@ class TrainOptions:
         init_from: checkpoint whose fitting weights the detector starts from.
         workers, batch_size: for each process; None takes the config's.
         skip_nonfinite: how many steps may be left out because their loss or gradient is not finite.
+        check_images: decode every image once before the first step.
     """
 
     config: str
@@ -39,6 +40,7 @@ class TrainOptions:
     workers: int | None = None
     batch_size: int | None = None
     skip_nonfinite: int = 0
+    check_images: bool = False
     cfg_options: dict[str, object] = field(default_factory=dict)
 
     def load_config(self) -> Config:
@@ -100,6 +102,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="leave out up to N steps whose loss or gradient is not finite (default 0: the first one stops)",
+    )
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image once before the first step, so that no damaged file stops a long run",
     )
     parser.add_argument(
         "--cfg-options",

@@ -20,7 +20,7 @@ from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
-from train.engine.data import default_splits, train_loader, val_loader
+from train.engine.data import default_splits, require_images, train_loader, val_loader
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
@@ -129,6 +129,8 @@ def _train(
     transforms: Sequence[Callable] = (),
 ) -> Path:
     with work_folder(options.work_dir, resume=options.resume):
+        if options.check_images:
+            require_images(options.dataroot, index, validation)
         given = config.get("train_dataloader", {})
         loader = train_loader(
             config,
