@@ -76,7 +76,7 @@ def rows() -> list[Row]:
                 name=start_only(kind),
                 config="distill_fd3d.py",
                 overrides=_start(kind) | _only({}),
-                long=kind == start,
+                long=kind in (start, "released"),
             )
             for kind in STARTS
         ),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from camera3d.errors import ShapeMismatch
+from camera3d.ops.constants import constant
 
 # Corner i of a box lies on the far side of axis 0, 1, 2 where bit 2, 1, 0 of i is set; an edge flips one bit.
 _EDGES = [(i, j) for i, j in combinations(range(8), 2) if (i ^ j) in (1, 2, 4)]
@@ -60,14 +61,14 @@ def bev_area(
     _check_boxes(boxes)
     height, width = map_hw
     boxes = boxes.float()
-    low, high = boxes.new_tensor(xy_range_m).view(2, 2)
-    cell_m = (high - low) / boxes.new_tensor((width, height))
+    low, high = constant(xy_range_m, boxes).view(2, 2)
+    cell_m = (high - low) / constant((width, height), boxes)
     x_m = low[0] + (torch.arange(width, device=boxes.device) + 0.5) * cell_m[0]
     y_m = low[1] + (torch.arange(height, device=boxes.device) + 0.5) * cell_m[1]
 
     right_nW, up_nH = x_m - boxes[:, :1], y_m - boxes[:, 1:2]
     cos, sin = boxes[:, 6:7].cos(), boxes[:, 6:7].sin()
-    half = (boxes[:, 3:5] / 2 + margin_m).clamp(min=float(cell_m.max()) / 2)
+    half = (boxes[:, 3:5] / 2 + margin_m).clamp(min=cell_m.amax() / 2)
     ahead = (cos * right_nW)[:, None, :] + (sin * up_nH)[:, :, None]
     aside = (-sin * right_nW)[:, None, :] + (cos * up_nH)[:, :, None]
     inside = (ahead.abs() <= half[:, 0, None, None]) & (aside.abs() <= half[:, 1, None, None])
@@ -126,7 +127,7 @@ def _check_boxes(boxes: Tensor) -> None:
 
 def _corners(boxes: Tensor) -> Tensor:
     """(n, 8, 3), in the order that `_EDGES` counts on."""
-    signs = torch.tensor([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)]).to(boxes) - 0.5
+    signs = constant([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)], boxes) - 0.5
     ahead, aside, above = (signs * boxes[:, None, 3:6]).unbind(-1)
     cos, sin = boxes[:, 6, None].cos(), boxes[:, 6, None].sin()
     turned = torch.stack((cos * ahead - sin * aside, sin * ahead + cos * aside, above), dim=-1)
@@ -142,7 +143,8 @@ def _outline_segments(corners_n83: Tensor, near_m: float) -> Tensor:
     Args:
         corners_n83: u·depth, v·depth, depth.
     """
-    start, end = corners_n83[:, [i for i, _ in _EDGES]], corners_n83[:, [j for _, j in _EDGES]]
+    first, second = constant(_EDGES, corners_n83, torch.long).T
+    start, end = corners_n83[:, first], corners_n83[:, second]
     before, after = start[..., 2:] >= near_m, end[..., 2:] >= near_m
     cut = before != after
     share = (near_m - start[..., 2:]) / torch.where(cut, end[..., 2:] - start[..., 2:], 1.0)
@@ -151,7 +153,7 @@ def _outline_segments(corners_n83: Tensor, near_m: float) -> Tensor:
     end = torch.where(after, end, torch.where(before, crossing, torch.nan))
     segments = torch.stack((start, end), dim=2)
     if cut.any():
-        diagonals = crossing[:, torch.tensor(_CUT_PAIRS, device=crossing.device)]
+        diagonals = crossing[:, constant(_CUT_PAIRS, crossing, torch.long)]
         segments = torch.cat((segments, diagonals), dim=1)
     return segments[..., :2] / segments[..., 2:]
 
@@ -161,7 +163,7 @@ def _touching(segments: Tensor, image_hw: Sequence[float], slack: float) -> Tens
     low = segments.nan_to_num(nan=torch.inf).amin((1, 2))
     high = segments.nan_to_num(nan=-torch.inf).amax((1, 2))
     height, width = image_hw
-    size = segments.new_tensor((width + slack, height + slack))
+    size = constant((width + slack, height + slack), segments)
     return segments[((high >= -slack) & (low <= size)).all(-1)]
 
 

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from camera3d.ops.constants import constant
+
 # Cell numbers are computed in float32, which counts exactly up to here.
 MAX_CELLS = 1 << 24
 
@@ -58,12 +60,12 @@ class RowPlan:
         """
         if max(h * w for h, w in maps) >= MAX_CELLS:
             raise ValueError(f"a map of {MAX_CELLS} cells or more cannot be addressed: {list(maps)}")
-        heights = torch.tensor([h for h, _ in maps], device=like.device).repeat_interleave(points)
-        widths = torch.tensor([w for _, w in maps], device=like.device).repeat_interleave(points)
+        heights = constant([h for h, _ in maps], like, torch.long).repeat_interleave(points)
+        widths = constant([w for _, w in maps], like, torch.long).repeat_interleave(points)
         starts = [0]
         for h, w in maps:
             starts.append(starts[-1] + h * w)
-        start = torch.tensor(starts[:-1], device=like.device).repeat_interleave(points) * lanes
+        start = constant(starts[:-1], like, torch.long).repeat_interleave(points) * lanes
         lane = torch.arange(lanes, device=like.device)
         if tap_major:
             size = torch.stack([widths, heights]).repeat_interleave(lanes, dim=1)
@@ -129,7 +131,7 @@ class _CornerWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx, distance: Tensor) -> Tensor:
         ctx.save_for_backward(distance)
-        first_second = distance.new_tensor([[0.0], [1.0]])
+        first_second = constant([[0.0], [1.0]], distance)
         return (distance.unsqueeze(-2) - first_second).abs_().clamp_(max=1).neg_().add_(1)
 
     @staticmethod

@@ -6,11 +6,11 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+from projection_cases import project_points
 
 from camera3d.data import ImagePipeline, PhotometricDistortion, build_index
 from camera3d.data.decoding import Undecodable, jpeg_tail_fault, read_image
 from camera3d.errors import ConfigInvalid, ImagesBroken
-from camera3d.geometry import project_points
 
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
 

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from camera3d.ops import multi_scale_deformable_attention
+from camera3d.ops.constants import constant
 
 MapShapes = Sequence[tuple[int, int]]
 
 
 def offset_normalizer(map_shapes: MapShapes, like: Tensor) -> Tensor:
     """(L, 2): width, height of each level, which turn offsets in cells into fractions of the map."""
-    return like.new_tensor([(width, height) for height, width in map_shapes])
+    return constant([(width, height) for height, width in map_shapes], like)
 
 
 def init_sampling(offsets: nn.Linear, weights: nn.Linear, heads: int, groups: int, points: int) -> None:
@@ -138,10 +139,22 @@ class PillarProjection(NamedTuple):
 
     points: (B, N, Q, D, 2), x then y as a fraction of the padded image.
     visible: (B, N, Q) bool, true where a camera sees at least one of the D heights.
+    rows: (B, N, k) int64, which queries a camera sees, in order; Q fills up where it sees fewer than k.
     """
 
     points: Tensor
     visible: Tensor
+    rows: Tensor
+
+
+def rows_seen(visible_BNQ: Tensor) -> Tensor:
+    """See `PillarProjection.rows`. The host waits for the device once, for k: found once a frame."""
+    B, N, Q = visible_BNQ.shape
+    longest = int(visible_BNQ.sum(-1).amax())
+    place = torch.where(visible_BNQ, visible_BNQ.cumsum(-1) - 1, longest)
+    rows = place.new_full((B, N, longest + 1), Q)
+    # Whatever is not seen lands in the last place, which is dropped.
+    return rows.scatter_(-1, place, torch.arange(Q, device=place.device).expand(B, N, Q))[..., :-1]
 
 
 class SpatialCrossAttention(nn.Module):
@@ -166,24 +179,22 @@ class SpatialCrossAttention(nn.Module):
     ) -> Tensor:
         """(B, Q, C) with the residual added. Only the queries a camera sees are computed for it."""
         B, N, _, C = value_BNSC.shape
-        seen = [[pillars.visible[b, n].nonzero().squeeze(-1) for n in range(N)] for b in range(B)]
-        longest = max(len(index) for cameras in seen for index in cameras)
-        queries = query_BQC.new_zeros(B, N, longest, C)
-        points = pillars.points.new_zeros(B, N, longest, *pillars.points.shape[-2:])
-        for b, cameras in enumerate(seen):
-            for n, index in enumerate(cameras):
-                queries[b, n, : len(index)] = query_BQC[b, index]
-                points[b, n, : len(index)] = pillars.points[b, n, index]
+        sample_B1 = torch.arange(B, device=query_BQC.device)[:, None]
+        sample_B11, camera_N1 = sample_B1[..., None], torch.arange(N, device=query_BQC.device)[:, None]
+        # What fills a camera's rows up reads the last query, and lands on a row that nobody reads.
+        rows_BNk = pillars.rows.clamp(max=query_BQC.shape[1] - 1)
+        queries = query_BQC[sample_B11, rows_BNk]
+        points = pillars.points[sample_B11, camera_N1, rows_BNk].contiguous()
 
         read = self.deformable_attention(
             queries.flatten(0, 1), value_BNSC.flatten(0, 1), points.flatten(0, 1), map_shapes
-        ).view(B, N, longest, C)
+        ).view(B, N, -1, C)
 
-        slots = torch.zeros_like(query_BQC, dtype=read.dtype)
-        for b, cameras in enumerate(seen):
-            for n, index in enumerate(cameras):
-                # An index occurs once a camera, so this adds each row once: the same bytes in every run.
-                slots[b, index] += read[b, n, : len(index)]
+        slots = read.new_zeros(B, query_BQC.shape[1] + 1, C)
+        for n in range(N):
+            # A row occurs once a camera, so this adds each row once: the same bytes in every run.
+            slots[sample_B1, pillars.rows[:, n]] += read[:, n]
+        slots = slots[:, :-1]
         cameras_BQ1 = pillars.visible.sum(1).clamp(min=1).unsqueeze(-1)
         return query_BQC + self.dropout(self.output_proj(slots / cameras_BQ1))
 

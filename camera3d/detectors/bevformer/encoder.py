@@ -15,7 +15,9 @@ from camera3d.detectors.bevformer.attention import (
     PillarProjection,
     SpatialCrossAttention,
     TemporalSelfAttention,
+    rows_seen,
 )
+from camera3d.ops.constants import constant
 
 
 def bev_reference_points(bev_hw: tuple[int, int], device: torch.device) -> Tensor:
@@ -45,8 +47,8 @@ def project_pillars(
         point_cloud_range: x, y, z minimum, then maximum, in metres.
         image_hw: the padded image's size: the official code calls a point visible when it falls inside it.
     """
-    lower = reference_Q2.new_tensor(point_cloud_range[:3])
-    extent = reference_Q2.new_tensor(point_cloud_range[3:]) - lower
+    lower = constant(point_cloud_range[:3], reference_Q2)
+    extent = constant(point_cloud_range[3:], reference_Q2) - lower
     depth_m = point_cloud_range[5] - point_cloud_range[2]
     heights = torch.linspace(0.5, depth_m - 0.5, num_heights, device=reference_Q2.device) / depth_m
     Q, D = len(reference_Q2), num_heights
@@ -60,11 +62,12 @@ def project_pillars(
         image_points = (lidar2img.float() @ points.T).transpose(-1, -2)  # (B, N, Q*D, 4)
     eps = 1e-5
     in_front = image_points[..., 2] > eps
-    size_xy = points.new_tensor([image_hw[1], image_hw[0]])
+    size_xy = constant([image_hw[1], image_hw[0]], points)
     xy = image_points[..., :2] / image_points[..., 2:3].clamp(min=eps) / size_xy
     inside = in_front & (xy > 0).all(-1) & (xy < 1).all(-1)
     B, N = lidar2img.shape[:2]
-    return PillarProjection(xy.view(B, N, Q, D, 2), inside.view(B, N, Q, D).any(-1))
+    visible = inside.view(B, N, Q, D).any(-1)
+    return PillarProjection(xy.view(B, N, Q, D, 2), visible, rows_seen(visible))
 
 
 class BEVFormerLayer(nn.Module):

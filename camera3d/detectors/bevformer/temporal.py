@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from camera3d.ops.constants import constant
+
 # Places in the 18 CAN-bus numbers.
 EGO_TRANSLATION = slice(0, 2)
 EGO_YAW_RAD = -2
@@ -46,7 +48,7 @@ def rotate_bev(bev_BCHW: Tensor, angle_deg: Tensor, center_xy: tuple[float, floa
     x = torch.arange(width, device=bev_BCHW.device) - (width - 1) / 2
     y = torch.arange(height, device=bev_BCHW.device) - (height - 1) / 2
     base = torch.stack((x.expand(height, width), y[:, None].expand(height, width), ones), dim=-1)
-    half_size = theta.new_tensor([width / 2, height / 2])
+    half_size = constant([width / 2, height / 2], theta)
     grid = (base.view(1, -1, 3) @ (theta.transpose(1, 2) / half_size)).view(-1, height, width, 2)
     # Float32 whatever the map is: half precision would round positions by more than half a cell.
     turned = F.grid_sample(bev_BCHW.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from camera3d.ops.constants import constant
+
 MIN_DEPTH_M = 1e-5
 
 
@@ -31,7 +33,7 @@ def project(
     # Pixels need float32: under autocast a product would be rounded to whole pixels.
     with torch.autocast(reference_BQ3.device.type, enabled=False):
         reference, lidar2img = reference_BQ3.float(), lidar2img_BN44.float()
-        low, high = reference.new_tensor(point_cloud_range).view(2, 3)
+        low, high = constant(point_cloud_range, reference).view(2, 3)
         metres = low + reference * (high - low)
         homogeneous = torch.cat((metres, torch.ones_like(metres[..., :1])), dim=-1)
         x, y, depth, _ = torch.einsum("bnij,bqj->bqni", lidar2img, homogeneous).unbind(-1)

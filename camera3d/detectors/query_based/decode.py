@@ -8,6 +8,7 @@ from torch import Tensor
 
 from camera3d.boxes import decode_official
 from camera3d.detectors.protocol import Detections
+from camera3d.ops.constants import constant
 
 MAX_DETECTIONS = 300
 
@@ -27,7 +28,7 @@ def decode_queries(
         max_detections: how many of queries × classes are looked at.
         center_range: x, y, z from, x, y, z to, in metres: where the gravity centre of a reported box lies.
     """
-    low, high = boxes.new_tensor(center_range).view(2, 3)
+    low, high = constant(center_range, boxes).view(2, 3)
     scores = logits.sigmoid().flatten()
     scores, flat = scores.topk(min(max_detections, len(scores)))
     boxes = decode_official(boxes[flat // logits.shape[-1]])

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from camera3d.ops.constants import constant
+
 # Places of the centre in the 10 numbers of the official box encoding, see camera3d.boxes.
 CENTER_XYZ = (0, 1, 4)
 
@@ -34,7 +36,9 @@ def refine(offset_BQ10: Tensor, reference_BQ3: Tensor) -> tuple[Tensor, Tensor]:
     """
     # Boxes in float32 under autocast too: a logit in half precision moves a centre by decimetres.
     offset = offset_BQ10.float()
-    center = (offset[..., CENTER_XYZ] + inverse_sigmoid(reference_BQ3)).sigmoid()
+    center = (
+        offset[..., constant(CENTER_XYZ, offset, torch.long)] + inverse_sigmoid(reference_BQ3)
+    ).sigmoid()
     x, y, z = center.unbind(-1)
     box = torch.cat((x[..., None], y[..., None], offset[..., 2:4], z[..., None], offset[..., 5:]), dim=-1)
     return box, center.detach()
@@ -47,7 +51,7 @@ def centres_to_metres(boxes_10: Tensor, point_cloud_range: Sequence[float]) -> T
         point_cloud_range: x, y, z minimum, then maximum, in metres.
     """
     low, high = point_cloud_range[:3], point_cloud_range[3:]
-    scale, offset = torch.ones(10), torch.zeros(10)
+    scale, offset = [1.0] * 10, [0.0] * 10
     for axis, place in enumerate(CENTER_XYZ):
         scale[place], offset[place] = high[axis] - low[axis], low[axis]
-    return boxes_10 * scale.to(boxes_10) + offset.to(boxes_10)
+    return boxes_10 * constant(scale, boxes_10) + constant(offset, boxes_10)
