@@ -17,6 +17,7 @@ from cache_schema.store_plan import StorePlan, some
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
+from camera3d.data.worker_errors import worker_deaths_told
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device
@@ -50,6 +51,7 @@ class DumpOptions:
     threads: int | None = None
     shard: str | None = None
     max_gap_s: float = 0.9
+    check_images: bool = False  # decode every image before the first scene
 
 
 def run_dump(options: DumpOptions) -> tuple[DumpReport, StoreSpec]:
@@ -119,8 +121,9 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
         planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of(shard, planned))
         store = store_path(options.out)
-        check_images(options.dataroot, unpublished(part, open_store(store, spec, planned)).frames())
-        with explained(store, lambda: missing_nbytes(store, spec, planned)):
+        todo = unpublished(part, open_store(store, spec, planned))
+        check_images(options.dataroot, todo.frames(), decode=options.check_images)
+        with worker_deaths_told(), explained(store, lambda: missing_nbytes(store, spec, planned)):
             writer = open_store(store, spec, planned) or create_store(store, spec, planned)
             writer.remove_abandoned()
             head = {key: value.float().cpu().numpy() for key, value in detector.head_weights().items()}

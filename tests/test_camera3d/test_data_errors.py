@@ -242,7 +242,7 @@ def test_damage_inside_is_found_when_every_image_is_decoded(tiny_nuscenes):
     name = index[0].image_paths[2]
     whole = (root / name).read_bytes()
     middle = len(whole) * 2 // 3
-    (root / name).write_bytes(whole[:middle] + bytes(200) + whole[middle + 200 :])
+    (root / name).write_bytes(whole[:middle] + b"\xff\xd9" + whole[middle + 2 :])
     assert check_images(root, index.frames(), progress=False) == 6
     with pytest.raises(ImagesBroken) as caught:
         check_images(root, index.frames(), progress=False, decode=True)

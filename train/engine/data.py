@@ -20,6 +20,7 @@ from camera3d.data import (
     collate_queue,
 )
 from camera3d.data.splits import fitting_splits
+from camera3d.data.worker_errors import TellingLoader
 from camera3d.errors import ImagesBroken, SplitMismatch
 from train.engine.sampler import ResumableSampler, class_balanced_rows
 
@@ -72,7 +73,7 @@ def train_loader(
         labels = [dataset.labels_of(row) for row in rows]
         rows = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
     sampler = ResumableSampler(rows, seed=seed, rank=get_rank(), world=get_world_size())
-    return DataLoader(
+    return TellingLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,

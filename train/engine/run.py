@@ -24,6 +24,7 @@ from train.engine.data import default_splits, require_images, train_loader, val_
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
+from train.engine.stopping import stops_told
 from train.engine.targets import target_setting
 from train.engine.work_dir import work_folder
 
@@ -128,7 +129,7 @@ def _train(
     targets: str,
     transforms: Sequence[Callable] = (),
 ) -> Path:
-    with work_folder(options.work_dir, resume=options.resume):
+    with stops_told(options.work_dir), work_folder(options.work_dir, resume=options.resume):
         if options.check_images:
             require_images(options.dataroot, index, validation)
         given = config.get("train_dataloader", {})
