@@ -72,7 +72,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--check-images",
         action="store_true",
-        help="decode every image before the first scene; otherwise a damaged one stops the dump when it is met",
+        help="decode every image before the first scene, so that no damaged file stops a long dump",
     )
     parser.add_argument("--threads", type=int, help="CPU threads of every process (default 4)")
     parser.add_argument(

@@ -12,8 +12,8 @@ from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, load_or_build_index
 from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split
-from camera3d.detectors.builder import build_detector, load_config
 from camera3d.data.worker_errors import worker_deaths_told
+from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device, process_group
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score

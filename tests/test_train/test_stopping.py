@@ -27,7 +27,10 @@ def arguments(workshop, work_dir, store=None, *more):
 
 @contextmanager
 def disk_full_after_the_first(module, name):
-    """After the first call of a function, no file may have more than 20 kB any more; any user can set that, and it fails inside a write."""
+    """After the first call of a function, no file may have more than 20 kB.
+
+    Any user can set such a limit, and it fails inside a write as a full disk does.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
