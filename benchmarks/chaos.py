@@ -3,7 +3,8 @@
 Kills processes, damages, swaps and links files, forges documents, lets a bucket lie; then asks who noticed.
 
 Example:
-    python benchmarks/chaos.py --kills 1000 --faults 10000 --documents 1000 --bucket 500
+    python benchmarks/chaos.py --kills 1000 --faults 10000 --documents 1000 --bucket 500 \\
+        --runs 100
     python benchmarks/chaos.py --minutes 2
 
 Every batch leaves a line in benchmarks/results/chaos.jsonl. The same command goes on where it was; with
@@ -26,7 +27,13 @@ from common import RESULTS, commit, markdown_table, publish
 from tqdm import tqdm
 
 RECORDS = RESULTS / "chaos.jsonl"
-FAMILIES = ("kills", "faults", "documents", "bucket")
+FAMILIES = {
+    "kills": "kill -9 of processes that write, repair and upload a store",
+    "runs": "dumps and trainings, the commands themselves, killed or met by NaN, damage and full disks",
+    "faults": "damaged, swapped, linked and rolled-back files",
+    "documents": "hostile documents",
+    "bucket": "requests that fail or are answered with lies",
+}
 BATCH = 100
 MEMORY = "/dev/shm"
 # Trials of each family for a run that is bounded by its time alone.
@@ -46,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--minutes", type=float, help="stop after so many, and a batch")
     parser.add_argument("--seed", type=int, default=0)
-    for name in FAMILIES:
-        parser.add_argument(f"--{name}", type=int, help=f"how many {name} in all, over all starts")
+    for name, what in FAMILIES.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{what}: how many in all starts")
     parser.add_argument("--only", metavar="FAMILY:NUMBER", help="repeat one trial, and say what came of it")
     parser.add_argument("--batch", type=int, default=BATCH, help=f"trials in a record (default {BATCH})")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where the lines go")
@@ -128,9 +135,16 @@ def trials(name: str, args: argparse.Namespace, numbers: object) -> object:
     from chaos_documents import Documents
     from chaos_faults import Faults
     from chaos_kills import BucketFaults, Kills
+    from chaos_runs import Runs
     from chaos_trials import outcomes
 
-    makers = {"kills": Kills, "faults": Faults, "documents": Documents, "bucket": BucketFaults}
+    makers = {
+        "kills": Kills,
+        "runs": Runs,
+        "faults": Faults,
+        "documents": Documents,
+        "bucket": BucketFaults,
+    }
     with tempfile.TemporaryDirectory(dir=args.workspace) as folder:
         yield from outcomes(makers[name], Path(folder), f"{args.seed}/{name}", list(numbers))
 

@@ -229,6 +229,6 @@ def seal_anew(store: Path) -> None:
     record["teacher_head_sha256"] = digest("teacher_head/manifest.json")
     scenes = record.get("scenes")
     for scene in scenes if isinstance(scenes, list) else ():
-        if isinstance(scene, dict) and scene.get("scene_name") in SCENES:
+        if isinstance(scene, dict) and scene.get("scene_name") in list(SCENES):  # it may be anything
             scene["manifest_sha256"] = digest(f"scenes/{scene['scene_name']}/manifest.json")
     (store / SEAL).write_bytes(signed(record))

@@ -131,8 +131,16 @@ def linked(world: World, rng: random.Random) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.symlink_to(where)
     if rng.random() < 0.5:  # and damage elsewhere, so that a repair has something to do
-        with contextlib.suppress(OSError, ValueError):
-            flipped(world, rng) if where == same else torn(world, rng)
+        _damage_beside(world, path, rng)
+
+
+def _damage_beside(world: World, link: Path, rng: random.Random) -> None:
+    """A flipped byte in a file of the store that is not behind the link: we touch nothing outside either."""
+    inside = [world.store / name for name in world.files]
+    path = rng.choice([path for path in inside if path != link and link not in path.parents])
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= rng.randrange(1, 256)
+    path.write_bytes(data)
 
 
 def special(world: World, rng: random.Random) -> None:
@@ -229,6 +237,19 @@ def repaired(world: World) -> tuple[str, str]:
 
 def _copies_of_mine(world: World) -> int:
     return sum(what == MINE for what in contents(world.store).values())
+
+
+@contextlib.contextmanager
+def flipped_byte(path: Path, rng: random.Random) -> Iterator[None]:
+    """One byte of a file is another during the block."""
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[rng.randrange(len(data))] ^= rng.randrange(1, 256)
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
 
 
 @contextlib.contextmanager
