@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     for name, what in FAMILIES.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{what}: how many in all starts")
-    parser.add_argument("--only", metavar="FAMILY:NUMBER", help="repeat one trial, and say what came of it")
+    parser.add_argument(
+        "--only", metavar="FAMILY:N,N…", help="repeat these trials, and say what came of each; no record"
+    )
     parser.add_argument("--batch", type=int, default=BATCH, help=f"trials in a record (default {BATCH})")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where the lines go")
     parser.add_argument(
@@ -66,10 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     wanted = {name: getattr(args, name) or 0 for name in FAMILIES}
     if args.only:
-        family, _, number = args.only.partition(":")
-        for outcome in trials(family, args, [int(number)]):
-            print(outcome)
-        return 0
+        return repeat(args)
     if not any(wanted.values()):
         if args.minutes is None:
             parser.error("give --minutes, or how many of --kills, --faults, --documents and --bucket")
@@ -82,6 +81,21 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print(body)
     return 1 if any(record["bad"] for record in records) else 0
+
+
+def repeat(args: argparse.Namespace) -> int:
+    """The trials of --only; 1 when one of them is bad."""
+    from chaos_trials import BAD
+
+    family, _, numbers = args.only.partition(":")
+    found = list(trials(family, args, [int(number) for number in numbers.split(",")]))
+    for one in found:
+        print(
+            f"{family}:{one.number}  {one.kind}: {one.outcome}",
+            *([one.detail] if one.detail else []),
+            sep="\n",
+        )
+    return 1 if any(one.outcome in BAD for one in found) else 0
 
 
 def run(args: argparse.Namespace, wanted: dict[str, int]) -> None:

@@ -67,6 +67,7 @@ class Runs:
     def _peace(self) -> dict[str, bytes | str]:
         """The store of a dump that nobody disturbed."""
         store = self._folder / "peace.zarr"
+        assert self._dataroot.is_dir(), "made before a process is forked that would make it again"
         self._in_peace(DUMP, lambda: self._dump(store))
         return contents(store)
 
@@ -90,6 +91,7 @@ class Runs:
     def _trained(self) -> Path:
         """The work folder of a training that nobody disturbed."""
         work = self._folder / "peace"
+        assert self._config.is_file(), "made before a process is forked that would make it again"
         self._in_peace(TRAINING, lambda: self._train(work))
         return work
 
