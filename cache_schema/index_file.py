@@ -36,9 +36,6 @@ def read_index(store: StorePath, nbytes: int, sha256: str) -> StoreIndex:
         return data
 
     data = fetched_again(path, read)
-    if isinstance(path, Path):
-        # The digest has touched every page; those that are needed come back one by one.
-        data.madvise(mmap.MADV_DONTNEED)
     try:
         return StoreIndex(memoryview(data), whole=lambda: _require_whole(path, data, nbytes))
     except Corrupt as error:

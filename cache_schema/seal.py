@@ -30,6 +30,10 @@ from cache_schema.teacher_head import HEAD_GROUP
 from cache_schema.zarr_metadata import METADATA_NAME
 
 SEAL_NAME = "sealed.json"
+_SEAL_ANEW = (
+    "Verify the store (cache_schema/inspect_cache.py verify): --repair takes such a seal off, and the same dump\n"
+    "seals the store anew."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +133,8 @@ def read_seal(store: StorePath) -> Seal:
         return fetched_again(path, lambda: unpack_manifest(read_document(path), path, Seal))
     except FileNotFoundError:
         raise StoreNotFound(f"{store} is not sealed: scenes are missing, or a dump still runs") from None
+    except Corrupt as error:
+        raise Corrupt(f"{error}\n{_SEAL_ANEW}") from None
 
 
 def remove_seal(store: StorePath) -> None:
