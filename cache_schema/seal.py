@@ -31,8 +31,8 @@ from cache_schema.zarr_metadata import METADATA_NAME
 
 SEAL_NAME = "sealed.json"
 _SEAL_ANEW = (
-    "Verify the store (cache_schema/inspect_cache.py verify): --repair takes such a seal off, and the same dump\n"
-    "seals the store anew."
+    "Verify the store (cache_schema/inspect_cache.py verify): --repair takes such a seal off,\n"
+    "and the same dump seals the store anew."
 )
 
 
