@@ -149,13 +149,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     cores = f"load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
     body = (
-        f"Medians of {args.repeats} turns; {cores}, so `open` is the least of {args.repeats * OPENS}, and what "
-        "was computed is given too. It ends when the first sample can be asked for, the digest of the index "
-        "tested. RSS is that of the process then. `worker's own` is the private memory of one of "
-        f"{WORKERS} forked workers after its reads. {args.reads:,} samples are read in random order. Speed is "
-        "compared by what was computed: from a thousand scenes on hardly two samples are of one scene, so each "
-        f"opens a manifest and {len(ARRAYS)} shards, most of which a reader of a hundred scenes has open.\n\n"
-        f"{markdown_table(columns, rows)}"
+        f"Medians of {args.repeats} turns; {cores}, so `open` is the least of {args.repeats * OPENS}, and "
+        "what was computed is given too. It ends when the first sample can be asked for, the digest of the "
+        "index tested. RSS is that of the process then. `worker's own` is the private memory of one of "
+        f"{WORKERS} forked workers after its reads. {args.reads:,} samples are read in random order. Speed "
+        "is compared by what was computed: from a thousand scenes on hardly two samples are of one scene, "
+        f"so each opens a manifest and {len(ARRAYS)} shards, most of which a reader of a hundred scenes has "
+        f"open.\n\n{markdown_table(columns, rows)}"
     )
     publish("store_scale", "A sealed store from a hundred to a hundred thousand scenes", body)
     return 0
