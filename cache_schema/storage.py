@@ -282,8 +282,15 @@ def uploaded_folder(target: S3Path, last: str) -> Iterator[Path]:
     try:
         yield folder
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / last]
-        for path in [*files, folder / last]:
+
+        def put(path: Path) -> None:
             with path.open("rb") as body:
                 (target / path.relative_to(folder).as_posix()).upload(body)
+
+        # Long ones one by one: they fill the line, and their parts the memory.
+        small = [path for path in files if path.stat().st_size <= PIECE_NBYTES]
+        at_once(put, small)
+        for path in [*(path for path in files if path not in small), folder / last]:
+            put(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
