@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,18 @@ def array_spec(spec: OutputSpec) -> ArraySpec:
     )
 
 
+def require_teacher(config: Config) -> None:
+    """Raise ConfigInvalid for the config of a distillation: its `model` is the student."""
+    if config.get("distiller") is None:
+        return
+    named = config.get("teacher")
+    teacher = named and os.path.normpath(Path(config.filename or "").parent / named)
+    raise ConfigInvalid(
+        f"config {config.filename} is of a distillation and its `model` is the student; a store is made"
+        f" by the teacher: give {teacher or 'its config'}"
+    )
+
+
 def planned_arrays(config: str | Path, groups: Sequence[str]) -> tuple[ArraySpec, ...]:
     """The arrays of a dump with that config, for who plans one; no weight is drawn.
 
@@ -101,6 +114,7 @@ def planned_arrays(config: str | Path, groups: Sequence[str]) -> tuple[ArraySpec
     """
     try:
         config = load_config(config)
+        require_teacher(config)
         with torch.device("meta"):
             detector = build_detector(config)
         pipeline = ImagePipeline.from_config(config.inputs)

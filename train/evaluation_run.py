@@ -14,7 +14,7 @@ from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split
 from camera3d.data.worker_errors import worker_deaths_told
 from camera3d.detectors.builder import build_detector, load_config
-from camera3d.devices import checked_device, process_group
+from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
 from camera3d.evaluation.results_file import check_coverage, check_writable
@@ -82,7 +82,7 @@ def check_options(options: EvaluationOptions) -> None:
 
 def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
     """Predict with a plain detector, strictly loaded, and score."""
-    device = checked_device(options.device)
+    device = told(checked_device(options.device))
     config = load_config(options.config)
     pipeline = ImagePipeline.from_config(config.inputs)
     detector = build_detector(config)

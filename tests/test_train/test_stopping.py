@@ -132,7 +132,7 @@ def test_a_damaged_image_is_named(workshop, damaged, tmp_path, capfd, more):
     assert name in err
     assert "damaged (" in err
     assert "Traceback" not in err
-    assert ("loss_focal" in err) == (not more), "asked to, it looks before the first step"
+    assert ("  detection " in err) == (not more), "asked to, it looks before the first step"
 
 
 def test_a_damaged_image_has_no_score(workshop, damaged, tmp_path, capfd):
