@@ -71,6 +71,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image before the first scene, so that no damaged file stops a long dump",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of every process (default 4)")
     parser.add_argument(
         "--shard", metavar="I/N", help="dump part I of N, counted from 1; others dump the other parts"
@@ -100,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
     from cache_schema.storage import store_path
-    from camera3d.errors import Camera3DError
+    from camera3d.errors import Camera3DError, DataWorkerDied, ImagesBroken
     from extract.dry_run import dry_run
     from extract.focal_areas import FocalOptions
     from extract.interrupt import EXIT_CODE, stop_on_signals
@@ -126,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_CODE
     except (CacheError, Camera3DError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        if isinstance(error, NotWritable) and not args.dry_run:
+        if isinstance(error, NotWritable | DataWorkerDied | ImagesBroken) and not args.dry_run:
             print(resume, file=sys.stderr)
         return 2
     print(summary(report, spec, store_path(args.out)))

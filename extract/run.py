@@ -18,6 +18,7 @@ from cache_schema.store_plan import StorePlan, some
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
+from camera3d.data.worker_errors import worker_deaths_told
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device, told
@@ -52,6 +53,7 @@ class DumpOptions:
     threads: int | None = None
     shard: str | None = None
     max_gap_s: float = 0.9
+    check_images: bool = False  # decode every image before the first scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
         ready = prepared(options, index, threads)
         detector, pipeline, device, focal = ready.detector, ready.pipeline, ready.device, ready.focal
         store, spec, planned, part = ready.store, ready.spec, ready.planned, ready.part
-        with explained(store, lambda: missing_nbytes(store, spec, planned)):
+        with worker_deaths_told(), explained(store, lambda: missing_nbytes(store, spec, planned)):
             writer = open_store(store, spec, planned) or create_store(store, spec, planned)
             writer.remove_abandoned()
             head = {key: value.float().cpu().numpy() for key, value in detector.head_weights().items()}
@@ -180,7 +182,7 @@ def prepared(options: DumpOptions, index: NuScenesIndex, threads: int) -> Prepar
     part = index.select(scenes_of(process_shard(options.shard, os.environ), planned))
     store = store_path(options.out)
     todo = unpublished(part, open_store(store, spec, planned))
-    check_images(options.dataroot, todo.frames())
+    check_images(options.dataroot, todo.frames(), decode=options.check_images)
     return PreparedDump(
         config=config,
         detector=detector,
@@ -220,7 +222,9 @@ def open_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> 
     problems = difference(spec, writer.spec)
     if problems:
         raise FingerprintMismatch(
-            f"{path} was begun by another dump", problems, "Give another --out, or remove that store."
+            f"{path} was begun by another dump",
+            problems,
+            "Give this dump what that one was given, or another --out; or remove that store.",
         )
     (writer.plan or StorePlan.of({})).require(planned, path)
     return writer

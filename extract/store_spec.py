@@ -22,7 +22,7 @@ from cache_schema.spec import (
     TeacherFacts,
 )
 from camera3d.boxes import BOX_CONVENTION, QUERY_BOX_ENCODING
-from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex
+from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex, inputs_present
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.builder import build_detector, load_config, plain_config
 from camera3d.errors import Camera3DError, ConfigInvalid
@@ -156,7 +156,10 @@ def build_store_spec(
             random_seed=weights.seed,
         ),
         inputs=InputFacts(
-            camera_order=CAMERA_NAMES, image_shape=pipeline.pad_hw, pipeline=pipeline.to_dict()
+            camera_order=CAMERA_NAMES,
+            image_shape=pipeline.pad_hw,
+            pipeline=pipeline.to_dict(),
+            present=inputs_present(detector.inputs, index),
         ),
         outputs=OutputFacts(
             class_names=detector.class_names,

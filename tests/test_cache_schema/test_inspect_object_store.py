@@ -121,12 +121,13 @@ def test_scene_that_is_being_uploaded_is_no_fault_and_a_server_that_fails_is_no_
     writer = StoreWriter.create(url, small_spec(), planned={"scene-0001": 1, "scene-0002": 1})
     write_scene(writer, "scene-0001", 1)
     put(S3Path.from_url(url) / "scenes" / "scene-0002" / "can_bus" / "c.0.0")
+    put(S3Path.from_url(url) / "teacher_head" / "decoder.weight" / "c.0.0")
     code, text = run("verify", url)
     assert code == 1
     assert "faults" not in text
     assert "unfinished, 1 planned scenes are not there yet" in text
-    assert "1 parts of dumps that still run, or were killed" in text
-    assert "1 unpublished parts" in run("info", url)[1]
+    assert "2 parts of dumps that still run, or were killed" in text
+    assert "2 unpublished parts" in run("info", url)[1]
     proxy.fault = lambda method, path: "500" if "bev_feats/c.0" in path else "pass"
     code, text = run("verify", url)
     assert code == 2

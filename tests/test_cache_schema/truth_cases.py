@@ -56,7 +56,9 @@ def ground_truth_store(path, frame, scale):
             for name in names
         )
         + detection_arrays(),
-        inputs=InputFacts(camera_order=CAMERA_NAMES, image_shape=(height, width), pipeline={"scale": scale}),
+        inputs=InputFacts(
+            camera_order=CAMERA_NAMES, image_shape=(height, width), pipeline={"scale": scale}, present={}
+        ),
         outputs=replace(small_spec().outputs, class_names=CLASS_NAMES, box_convention=BOX_CONVENTION),
     )
     writer = StoreWriter.create(path, spec)

@@ -30,6 +30,7 @@ class TrainOptions:
         skip_nonfinite: how many steps may be left out because their loss or gradient is not finite.
         device: see `checked_device`.
         dry_run: check everything, and write nothing.
+        check_images: decode every image once before the first step.
     """
 
     config: str
@@ -46,6 +47,7 @@ class TrainOptions:
     skip_nonfinite: int = 0
     device: str | None = None
     dry_run: bool = False
+    check_images: bool = False
     cfg_options: dict[str, object] = field(default_factory=dict)
 
     def load_config(self) -> Config:
@@ -109,6 +111,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="check everything, print what would be done, and write nothing"
     )
     add_print_config(parser)
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image once before the first step, so that no damaged file stops a long run",
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",

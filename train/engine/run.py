@@ -21,12 +21,13 @@ from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
-from train.engine.data import default_splits, train_loader, val_loader
+from train.engine.data import default_splits, require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
 from train.engine.log_lines import head, weights_of_terms
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
+from train.engine.stopping import stops_told
 from train.engine.targets import target_setting
 from train.engine.work_dir import require_free, work_folder
 
@@ -145,7 +146,10 @@ def _train(
 ) -> Path | str:
     if options.dry_run:
         require_free(options.work_dir, resume=options.resume)
-    with nullcontext() if options.dry_run else work_folder(options.work_dir, resume=options.resume):
+    folder = nullcontext() if options.dry_run else work_folder(options.work_dir, resume=options.resume)
+    with stops_told(options.work_dir), folder:
+        if options.check_images:
+            require_images(options.dataroot, index, validation)
         given = config.get("train_dataloader", {})
         loader = train_loader(
             config,
