@@ -9,6 +9,7 @@ from camera3d.data.names import CAMERA_NAMES, CLASS_NAMES
 from camera3d.data.nuscenes_reader import build_index
 from camera3d.data.photometric import PhotometricDistortion
 from camera3d.data.queue_dataset import NuScenesQueueDataset, collate_queue
+from camera3d.data.segment_dataset import NuScenesSegmentDataset, SegmentFrame
 from camera3d.data.streaming import StreamingFrames
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "ImagePipeline",
     "NuScenesIndex",
     "NuScenesQueueDataset",
+    "NuScenesSegmentDataset",
     "PhotometricDistortion",
     "Scene",
+    "SegmentFrame",
     "StreamingFrames",
     "build_index",
     "check_images",

@@ -37,6 +37,18 @@ class SeedEachStep(Hook):
 
 
 @HOOKS.register_module()
+class ForgetSkipped(Hook):
+    """Carry no state over an optimiser step that was left out: it may be what is not finite."""
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """Called by mmengine after each step."""
+        if runner.optim_wrapper.verdict not in (None, "finite"):
+            plain_detector(runner.model).history.forget()
+
+
+@HOOKS.register_module()
 class ExportStudent(Hook):
     """Keep `last.pth` and, by NDS, `best.pth` as plain detectors beside the checkpoints to resume from."""
 

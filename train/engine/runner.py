@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from collections.abc import Mapping
@@ -172,8 +173,10 @@ def build_runner(
         raise ConfigInvalid(f"train_cfg takes {', '.join(sorted(TRAIN_CFG))}:\n{shown(faults)}")
     epochs, steps = config.train_cfg.max_epochs, len(train)
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
-    # A checkpoint between two optimiser steps would lose the gradients gathered so far.
-    interval = -(-config.get("checkpoint_interval", 1000) // accumulated) * accumulated
+    # A checkpoint between two optimiser steps would lose the gradients gathered so far, and one within the
+    # segments of a stream the states that their next frames need.
+    resumable = math.lcm(accumulated, train.sampler.resumable_steps)
+    interval = -(-config.get("checkpoint_interval", 1000) // resumable) * resumable
     evaluates = validation is not None
     return TrainingRunner(
         device=device,
@@ -201,6 +204,7 @@ def build_runner(
         custom_hooks=[
             {"type": "RequireFinite", "may_skip": skip_nonfinite},
             {"type": "SeedEachStep", "seed": seed},
+            {"type": "ForgetSkipped"},
             {"type": "ExportStudent", "interval": interval},
         ],
         visualizer={
