@@ -204,7 +204,7 @@ def build_runner(
         custom_hooks=[
             {"type": "RequireFinite", "may_skip": skip_nonfinite},
             {"type": "SeedEachStep", "seed": seed},
-            {"type": "ForgetSkipped"},
+            {"type": "EndHistories", "every": train.sampler.resumable_steps},
             {"type": "ExportStudent", "interval": interval},
         ],
         visualizer={
