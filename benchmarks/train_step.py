@@ -303,7 +303,7 @@ def _report(
                 f"{statistics.median(totals):.2f}",
                 _spread(totals, plain),
                 _spread(totals, queue.totals) if streamed else "",
-                f"{statistics.median(variant.cpu_seconds):.1f}",
+                f"{statistics.median(variant.cpu_seconds):.2f}",
                 _spread(variant.cpu_seconds, queue.cpu_seconds) if streamed else "",
                 str(variant.images_read),
                 *(f"{statistics.median(variant.seconds[phase]):.2f}" for phase in PHASES),
@@ -335,14 +335,21 @@ def _report(
         " against the seconds one of them needs for a batch, divided by their number. Memory is"
         " what a step adds to the weights of all variants. A frame of this split costs `live`"
         f" {frames_before:.1f} forward passes on average, as many as its scene has frames up to it; in"
-        f" nuScenes it is 20. Load average of the machine at the end: {os.getloadavg()[0]:.1f},"
-        f" {os.cpu_count()} cores.",
+        " nuScenes it is 20.",
+        _load(),
         markdown_table(header, rows),
     ]
     if args.config is None:
         body.append(_verdicts(variants))  # what is aimed at is full size
     name = args.name if device.type == "cpu" else f"{args.name}-cuda"
     publish(name, "What a training step costs, by where the teacher's outputs come from", "\n\n".join(body))
+
+
+def _load() -> str:
+    """How busy the machine was, and what follows from that."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    found = f"Load average at the end: {load:.1f} on {cores} cores."
+    return f"{found} Other processes ran too: go by the CPU seconds alone." if load > 2 * cores else found
 
 
 def _spread(times: Sequence[float], of: Sequence[float]) -> str:

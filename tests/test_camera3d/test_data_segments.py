@@ -14,6 +14,7 @@ from camera3d.data import (
     SegmentFrame,
     build_index,
     collate_queue,
+    images,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
@@ -64,6 +65,15 @@ def test_a_frame_is_the_last_of_a_queue_without_its_history(frames, index, datar
         torch.testing.assert_close(ours[name], wanted[name][-1:], rtol=0, atol=0)
     assert ours["has_prev"].tolist() == [True]
     assert ours["data_samples"].sample_token == index[5].sample_token
+
+
+def test_a_stream_reads_a_frame_where_a_queue_reads_four(frames, index, dataroot, monkeypatch):
+    opened, original = [], images._read_image
+    monkeypatch.setattr(images, "_read_image", lambda path: opened.append(path) or original(path))
+    frames()[SegmentFrame(5, 3)]
+    assert len(opened) == 6
+    NuScenesQueueDataset(index, PIPELINE, dataroot, point_cloud_range=RANGE)[5]
+    assert len(opened) == 6 + 24
 
 
 def test_where_a_history_starts_nothing_has_moved(frames):
