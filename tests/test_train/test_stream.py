@@ -7,13 +7,14 @@ from unittest import mock
 import pytest
 import torch
 from detector_cases import trainable_copy
-from train_cases import FRAMES, prepare, recorded_losses
+from train_cases import FRAMES, prepare, recorded_losses, small_config
 from train_faults import not_finite
 
 from camera3d.data import NuScenesQueueDataset, collate_queue
 from camera3d.detectors.bevformer.detector import BEVFormer
 from camera3d.detectors.history import StreamHistory
 from camera3d.errors import ConfigInvalid
+from train import train_detector as train_detector_command
 from train.engine.checkpoints import checkpoints
 from train.engine.data import train_loader
 from train.engine.run import distill, train_detector
@@ -157,6 +158,17 @@ def test_an_evaluation_does_not_touch_the_carried_state(workshop, config):
         carried = student.history._state
         student.encode({name: batch[name][:, -1] for name in student.inputs})
     assert student.history._state is carried
+
+
+def test_a_detector_without_state_says_so_in_a_sentence(workshop, tmp_path, capfd):
+    config = small_config(student=True, family="detr3d")
+    config.history = "stream"
+    config.dump(tmp_path / "detr3d.py")
+    arguments = workshop.arguments(tmp_path / "detr3d.py", tmp_path / "work")
+    assert train_detector_command.main(arguments) == 2
+    told = capfd.readouterr().err
+    assert "ConfigInvalid: history='stream' hands a state from frame to frame, and DETR3D has none" in told
+    assert "Traceback" not in told
 
 
 def test_it_is_refused_before_any_target_is_read(workshop):
