@@ -22,6 +22,7 @@ HEATMAP_FROM_HEAD = "heatmap terms, head copied"
 STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
+RAW = ("bev_generation", "raw")  # the experiment on why bev_generation gains nothing by itself
 PLACEMENTS = {"bev_generation": ("generated", "raw"), "focal": ("raw", "generated")}
 LIVE = "live_fd"
 # Of which the streamed rows are the counterparts: the published queue is of four frames, the demo's of two.
@@ -44,6 +45,7 @@ class Row:
         source: a store's profile; `live_fd` for the teacher in every step; None for no teacher.
         long: whether the row is trained at the long horizon too.
         epochs: instead of the long horizon's, for rows of equal time; these have no short training.
+        teacher: its config, below configs/demo.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Row:
     source: str | None = "exact"
     long: bool = False
     epochs: int | None = None
+    teacher: str = "teacher.py"
 
     def resolved(self, settings: Mapping[str, object]) -> dict[str, object]:
         """All that decides what is learnt but seed, scenes and teacher, with the code's own defaults."""
@@ -101,7 +104,11 @@ def rows() -> list[Row]:
             for term in terms
         ),
         *(
-            fd3d(f"FD3D: {term} alone, {place} map", {term: {**terms.get(term, {}), "bev_map": place}})
+            fd3d(
+                f"FD3D: {term} alone, {place} map",
+                {term: {**terms.get(term, {}), "bev_map": place}},
+                long=(term, place) == RAW,
+            )
             for term, places in PLACEMENTS.items()
             for place in places
         ),
@@ -126,6 +133,21 @@ def histories(row: str) -> list[Row]:
 def history_names(row: str) -> tuple[str, str, str]:
     """Names of these rows."""
     return f"{row}, queue of 4", f"{row}, stream", f"{row}, stream, equal time"
+
+
+def detr3d_rows() -> list[Row]:
+    """DETR3D's student alone, with the start that its FD3D is shipped with, and with all of FD3D."""
+    teacher = {"teacher": "detr3d_teacher.py"}
+    return [
+        Row(name=ALONE, config="detr3d_student.py", source=None, **teacher),
+        Row(
+            name=start_only("head"),
+            config="distill_detr3d.py",
+            overrides=_start("head") | _only({}),
+            **teacher,
+        ),
+        Row(name=FD3D, config="distill_detr3d.py", **teacher),
+    ]
 
 
 def start_only(kind: str) -> str:
@@ -153,6 +175,7 @@ def steps() -> list[tuple[str, str]]:
         (HEATMAP, FD3D),
         (HEATMAP_FROM_HEAD, FD3D),
         (reference(), "FD3D: bev_generation alone"),
+        (reference(), "FD3D: bev_generation alone, raw map"),
         (reference(), "FD3D: focal alone"),
         (reference(), FD3D),
         *((queue, streamed) for queue, *both in map(history_names, STREAMED) for streamed in both),
