@@ -27,8 +27,8 @@ PLACEMENTS = {"bev_generation": ("generated", "raw"), "focal": ("raw", "generate
 LIVE = "live_fd"
 # Of which the streamed rows are the counterparts: the published queue is of four frames, the demo's of two.
 PUBLISHED_QUEUE = {"queue_length": 4}
-# Streamed epochs that take as long as its at the long horizon. A streamed step took 0.65 of its CPU seconds,
-# and 0.76 with FD3D's terms: benchmarks/train_step.py with these configs and --queue-length 4.
+# Streamed epochs that take as long as its at the long horizon, rounded down. A streamed step took 0.64 of its
+# CPU seconds, and 0.71 to 0.77 with FD3D's terms: benchmarks/train_step.py, these configs, --queue-length 4.
 EQUAL_TIME_EPOCHS = {ALONE: 6, FD3D: 5}
 STREAMED = {ALONE: "student_stream.py", FD3D: "distill_fd3d_stream.py"}
 # Neither changes what is learnt.
