@@ -27,6 +27,7 @@ from train.engine.log_lines import head, weights_of_terms
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
+from train.engine.segments import history_of
 from train.engine.stopping import stops_told
 from train.engine.targets import target_setting
 from train.engine.work_dir import require_free, work_folder
@@ -106,6 +107,7 @@ def initial_detector(config: Config, options: TrainOptions) -> Detector:
     """A detector with random weights, and those of `init_from` that fit."""
     torch.manual_seed(options.seed)
     detector = build_detector(config)
+    detector.history = history_of(config, detector)
     with quiet_mmengine():
         detector.init_weights()
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
