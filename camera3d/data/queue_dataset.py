@@ -119,8 +119,9 @@ class NuScenesQueueDataset(Dataset):
         self, rows: Sequence[int], previous: Frame | None, rng: np.random.Generator
     ) -> dict[str, object]:
         """The item of these frames, the first of which comes after `previous`."""
+        frames = [self.index.frame(row) for row in rows]
         images, lidar2img, can_bus, has_prev = [], [], [], []
-        for frame in map(self.index.frame, rows):
+        for frame in frames:
             prepared, projection = self.pipeline.load(frame, self.dataroot, rng if self.distort else None)
             if previous is not None and previous.scene_token != frame.scene_token:
                 previous = None

@@ -51,6 +51,10 @@ class CameraDetector(Base3DDetector):
         """See Detector: here the last frame of each queue, seen by itself."""
         return self.encode({name: batch[name][:, -1] for name in self.inputs})[0]
 
+    def streamed_outputs(self, batch: Mapping[str, Tensor], state: object) -> tuple[Outputs, object]:
+        """See Detector: here what `encode` says of the frame."""
+        return self.encode({name: batch[name][:, -1] for name in (*self.inputs, "has_prev")}, state)
+
     def head_weights(self) -> dict[str, Tensor]:
         """See Detector: here none."""
         return {}

@@ -36,13 +36,12 @@ class StreamHistory:
         self._state: object = None
 
     def outputs(self, detector: Detector, batch: Mapping[str, Tensor]) -> Outputs:
-        """Outputs of each slot's frame, with gradient.
+        """Outputs of each slot's frame, with gradient; see `Detector.streamed_outputs`.
 
         Args:
             batch: (B, 1, …), each frame the next one of its slot; `has_prev` false where a slot starts anew.
         """
-        frame = {name: batch[name][:, -1] for name in (*detector.inputs, "has_prev")}
-        outputs, self._state = detector.encode(frame, self._state)
+        outputs, self._state = detector.streamed_outputs(batch, self._state)
         return outputs
 
     def forget(self) -> None:

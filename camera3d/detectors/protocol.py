@@ -145,6 +145,14 @@ class Detector(Protocol):
             batch: (B, T, …) of T frames, with `has_prev` (B, T) bool, false where a scene starts.
         """
 
+    def streamed_outputs(self, batch: Mapping[str, Tensor], state: object) -> tuple[Outputs, object]:
+        """Outputs of one frame a sample, with gradient, and the state for the next: `encode` in training.
+
+        Args:
+            batch: as for `training_outputs`, of one frame; `has_prev` says whose history the state is.
+            state: of the step before; None where no sample has a history.
+        """
+
     def detection_loss(self, outputs: Outputs, ground_truth: Sequence[GroundTruth]) -> dict[str, Tensor]:
         """Named losses against the ground truth."""
 

@@ -253,6 +253,7 @@ class TestState:
 
         class Opaque:
             inputs = ("images",)
+            streamed_outputs = CameraDetector.streamed_outputs
 
             def encode(self, frame, state=None):
                 return frame, {"seen": [*(state["seen"] if state else []), frame["has_prev"].tolist()]}
