@@ -40,16 +40,16 @@ def train_detector(options: TrainOptions) -> Path | str:
     """
     config = options.load_config()
     ImagePipeline.from_config(config.inputs)
-    if config.get("distiller") is not None:
-        print_log(
-            f"{options.config} is of a distillation: its student is trained here, on the ground truth alone."
-            " train/distill_from_cache.py distils.",
-            "current",
-            level=logging.WARNING,
-        )
     with process_group(told(checked_device(options.device))) as device:
         index, validation = indices(options)
         detector = initial_detector(config, options)
+        if config.get("distiller") is not None:
+            print_log(
+                f"{options.config} is of a distillation: its student is trained here, on the ground truth alone."
+                " train/distill_from_cache.py distils.",
+                "current",
+                level=logging.WARNING,
+            )
         return _train(detector, config, options, index, validation, device, targets="none")
 
 
