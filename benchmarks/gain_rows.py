@@ -22,8 +22,15 @@ HEATMAP_FROM_HEAD = "heatmap terms, head copied"
 STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
+RAW = ("bev_generation", "raw")  # the experiment on why bev_generation gains nothing by itself
 PLACEMENTS = {"bev_generation": ("generated", "raw"), "focal": ("raw", "generated")}
 LIVE = "live_fd"
+# Of which the streamed rows are the counterparts: the published queue is of four frames, the demo's of two.
+PUBLISHED_QUEUE = {"queue_length": 4}
+# Streamed epochs that take as long as its at the long horizon, rounded down. A streamed step took 0.64 of its
+# CPU seconds, and 0.71 to 0.77 with FD3D's terms: benchmarks/train_step.py, these configs, --queue-length 4.
+EQUAL_TIME_EPOCHS = {ALONE: 6, FD3D: 5}
+STREAMED = {ALONE: "student_stream.py", FD3D: "distill_fd3d_stream.py"}
 # Neither changes what is learnt.
 BESIDE_THE_POINT = ("log_interval", "checkpoint_interval")
 
@@ -37,6 +44,8 @@ class Row:
         overrides: changes of the config, by the key that --cfg-options takes.
         source: a store's profile; `live_fd` for the teacher in every step; None for no teacher.
         long: whether the row is trained at the long horizon too.
+        epochs: instead of the long horizon's, for rows of equal time; these have no short training.
+        teacher: its config, below configs/demo.
     """
 
     name: str
@@ -44,6 +53,8 @@ class Row:
     overrides: Mapping[str, object] = field(default_factory=dict)
     source: str | None = "exact"
     long: bool = False
+    epochs: int | None = None
+    teacher: str = "teacher.py"
 
     def resolved(self, settings: Mapping[str, object]) -> dict[str, object]:
         """All that decides what is learnt but seed, scenes and teacher, with the code's own defaults."""
@@ -93,13 +104,49 @@ def rows() -> list[Row]:
             for term in terms
         ),
         *(
-            fd3d(f"FD3D: {term} alone, {place} map", {term: {**terms.get(term, {}), "bev_map": place}})
+            fd3d(
+                f"FD3D: {term} alone, {place} map",
+                {term: {**terms.get(term, {}), "bev_map": place}},
+                long=(term, place) == RAW,
+            )
             for term, places in PLACEMENTS.items()
             for place in places
         ),
         Row(name="FD3D, compact store", config="distill_fd3d.py", source="compact"),
         Row(name="FD3D, focal store", config="distill_fd3d.py", source="focal"),
         Row(name="FD3D, live_fd", config="distill_fd3d.py", source=LIVE),
+        *(row for queue in STREAMED for row in histories(queue)),
+    ]
+
+
+def histories(row: str) -> list[Row]:
+    """A row with the published queue, and streamed: for as many steps, and for as long."""
+    config, source = ("student.py", None) if row == ALONE else ("distill_fd3d.py", "exact")
+    queue, stream, as_long = history_names(row)
+    return [
+        Row(name=queue, config=config, overrides=PUBLISHED_QUEUE, source=source, long=True),
+        Row(name=stream, config=STREAMED[row], source=source, long=True),
+        Row(name=as_long, config=STREAMED[row], source=source, long=True, epochs=EQUAL_TIME_EPOCHS[row]),
+    ]
+
+
+def history_names(row: str) -> tuple[str, str, str]:
+    """Names of these rows."""
+    return f"{row}, queue of 4", f"{row}, stream", f"{row}, stream, equal time"
+
+
+def detr3d_rows() -> list[Row]:
+    """DETR3D's student alone, with the start that its FD3D is shipped with, and with all of FD3D."""
+    teacher = {"teacher": "detr3d_teacher.py"}
+    return [
+        Row(name=ALONE, config="detr3d_student.py", source=None, **teacher),
+        Row(
+            name=start_only("head"),
+            config="distill_detr3d.py",
+            overrides=_start("head") | _only({}),
+            **teacher,
+        ),
+        Row(name=FD3D, config="distill_detr3d.py", **teacher),
     ]
 
 
@@ -128,8 +175,10 @@ def steps() -> list[tuple[str, str]]:
         (HEATMAP, FD3D),
         (HEATMAP_FROM_HEAD, FD3D),
         (reference(), "FD3D: bev_generation alone"),
+        (reference(), "FD3D: bev_generation alone, raw map"),
         (reference(), "FD3D: focal alone"),
         (reference(), FD3D),
+        *((queue, streamed) for queue, *both in map(history_names, STREAMED) for streamed in both),
     ]
 
 

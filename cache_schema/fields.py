@@ -64,7 +64,14 @@ class Fact:
         values, bad = cls._check_fields(given)
         if problems or bad:
             raise SpecInvalid(f"{cls.__name__} is not valid", problems + bad)
-        return cls(**values)
+        # Not by the constructor, which would check every field once more.
+        made = object.__new__(cls)
+        for name, field in fields.items():
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            object.__setattr__(made, name, values.get(name, default))
+        if problems := made.contradictions():
+            raise SpecInvalid(f"{cls.__name__} is not valid", problems)
+        return made
 
     @classmethod
     def _check_fields(cls, given: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
@@ -188,6 +195,15 @@ def json_object(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise Unfit("an object")
     return _json_copy(value)
+
+
+def flags(value: object) -> dict[str, bool]:
+    """A mapping of texts to true or false; comes out as a copy."""
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(item, bool) for key, item in value.items()
+    ):
+        raise Unfit("an object of true and false")
+    return dict(value)
 
 
 def canonical_json(value: object) -> bytes:

@@ -8,10 +8,12 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import re
 import secrets
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +59,7 @@ def errors_name(path: str | Path) -> Iterator[None]:
         raise
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes | memoryview) -> None:
     """Create a file that was not there, durably. Raises FileExistsError when it was."""
     with errors_name(path), path.open("xb") as file:
         file.write(data)
@@ -87,6 +89,17 @@ def publish_file(store: StorePath, target: StorePath, data: bytes) -> bool:
             return False
         sync_to_disk(parent)
     return True
+
+
+def replace_file(store: StorePath, target: StorePath, data: bytes | memoryview) -> None:
+    """Put a file into the root of a store, whole and durably, over any that was there."""
+    if isinstance(target, S3Path):
+        target.upload(io.BytesIO(data))
+        return
+    with _staging_folder(store, target.stem) as folder, inside(store) as root:
+        write_new(folder / target.name, data)
+        os.rename(folder / target.name, target.name, dst_dir_fd=root)
+        sync_to_disk(root)
 
 
 @contextlib.contextmanager
@@ -150,6 +163,22 @@ def remove_abandoned(store: StorePath, *, of_other_machines: bool = False) -> li
                 finally:
                     os.close(descriptor)
     return removed
+
+
+def other_machines_at_work(store: Path, within_s: float) -> list[str]:
+    """Temporary folders of other machines in which a file was written within these seconds; names, sorted."""
+    found, since = [], time.time() - within_s
+    for name in sorted(os.listdir(store)):
+        made_by = _STAGING_NAME.fullmatch(name)
+        if made_by is None or made_by[1] == machine_tag():
+            continue
+        for folder, _, files in os.walk(store / name):
+            paths = (folder, *(os.path.join(folder, file) for file in files))
+            with contextlib.suppress(FileNotFoundError):  # published meanwhile
+                if max(os.lstat(path).st_mtime for path in paths) > since:
+                    found.append(name)
+                    break
+    return found
 
 
 def machine_tag() -> str:

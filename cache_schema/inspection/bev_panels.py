@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache_schema.inspection.boxes import ScoredBoxes, box_corners
-from cache_schema.inspection.canvas import FAINT, INK, draw_lines, outline, plain_axes, score_colours
+from cache_schema.inspection.canvas import FAINT, INK, TRUTH, draw_lines, outline, plain_axes, score_colours
+from cache_schema.inspection.dataset_tables import GroundTruth
 from cache_schema.inspection.projections import norm_map, pca_rgb, sampling_density
 from cache_schema.inspection.sample import Sample
 
@@ -50,7 +51,14 @@ def bev_panels(sample: Sample) -> list[tuple[str, np.ndarray | None, str | None]
     return panels
 
 
-def draw_bev(ax: Axes, sample: Sample, title: str, values: np.ndarray | None, colour_map: str | None) -> None:
+def draw_bev(
+    ax: Axes,
+    sample: Sample,
+    truth: GroundTruth | None,
+    title: str,
+    values: np.ndarray | None,
+    colour_map: str | None,
+) -> None:
     """One panel with everything on it."""
     x_from, y_from, _, x_to, y_to, _ = sample.range_m
     if values is not None:
@@ -60,24 +68,32 @@ def draw_bev(ax: Axes, sample: Sample, title: str, values: np.ndarray | None, co
     _rings(ax, max(x_to, y_to))
     if sample.boxes is not None:
         draw_footprints(ax, sample.boxes, sample.lidar2map)
+    if truth is not None:
+        for lines in footprints(truth.boxes, sample.lidar2map):
+            draw_lines(ax, lines, TRUTH, 0.9, dashed=True)
     _ego(ax, x_ahead=sample.lidar2map is not None)
 
 
 def draw_footprints(ax: Axes, boxes: ScoredBoxes, lidar2map: np.ndarray | None = None) -> None:
-    """Boxes from above; the line from the centre leaves through the front. Sure ones lie on top.
+    """Boxes from above; the line from the centre leaves through the front. Sure ones lie on top."""
+    lines, colours = footprints(boxes.boxes, lidar2map), score_colours(boxes.scores)
+    for row in np.argsort(boxes.scores, kind="stable"):
+        draw_lines(ax, lines[row], colours[row], 1.0)
+
+
+def footprints(boxes: np.ndarray, lidar2map: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Outline and heading of every box (n, ≥ 7) from above, as polylines in metres of the map's frame.
 
     Args:
-        lidar2map: (4, 4) from the boxes' frame to the axes'; None when it is the same.
+        lidar2map: (4, 4) from the boxes' frame to the map's; None when it is the same.
     """
-    corners = box_corners(boxes.boxes)
+    corners = box_corners(boxes)
     if lidar2map is not None:
         corners = corners @ lidar2map[:3, :3].T + lidar2map[:3, 3]
-    corners = corners[..., :2]
-    colours = score_colours(boxes.scores)
-    for row in np.argsort(boxes.scores, kind="stable"):
-        outline_of_box = corners[row][[0, 2, 6, 4, 0]]
-        heading = np.stack((corners[row].mean(axis=0), corners[row][[4, 6]].mean(axis=0)))
-        draw_lines(ax, (outline_of_box, heading), colours[row], 1.0)
+    return [
+        (own[[0, 2, 6, 4, 0]], np.stack((own.mean(axis=0), own[[4, 6]].mean(axis=0))))
+        for own in corners[..., :2]
+    ]
 
 
 def _bev_hw(sample: Sample) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from camera3d.data.images import ImagePipeline
 from camera3d.data.index import Frame, NuScenesIndex
 from camera3d.data.lidar_depth import LIDAR_DEPTH, lidar_depth
 from camera3d.data.rig import RIG_NAMES, frame_rig
+from camera3d.data.worker_errors import Failure, or_failure
 from camera3d.errors import ConfigInvalid
 
 MAX_REDRAWS = 10_000
@@ -118,11 +119,19 @@ class NuScenesQueueDataset(Dataset):
         bool, and `data_samples`: a Det3DDataSample with the ground truth of the last frame.
         Raises ImagesBroken when a file cannot be read.
         """
-        rng = np.random.default_rng([self.seed, int(self._epoch[0]), range(len(self))[row]])
-        rows = self._draw_queue(range(len(self))[row], rng)
-        frames = [self.index.frame(r) for r in rows]
+        row = range(len(self))[row]
+        rng = self._draws(row)
+        return self._item(self._draw_queue(row, rng), None, rng)
+
+    def _draws(self, row: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, int(self._epoch[0]), row])
+
+    def _item(
+        self, rows: Sequence[int], previous: Frame | None, rng: np.random.Generator
+    ) -> dict[str, object]:
+        """The item of these frames, the first of which comes after `previous`."""
+        frames = [self.index.frame(row) for row in rows]
         images, lidar2img, can_bus, has_prev = [], [], [], []
-        previous: Frame | None = None
         for frame in frames:
             prepared, projection = self.pipeline.load(frame, self.dataroot, rng if self.distort else None)
             if previous is not None and previous.scene_token != frame.scene_token:
@@ -143,6 +152,10 @@ class NuScenesQueueDataset(Dataset):
         for transform in self.transforms:
             item = transform(item)
         return item
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, object]] | Failure:
+        """The queues of a batch, as a DataLoader asks for them. In its worker, a Failure is returned."""
+        return or_failure(lambda: [self[row] for row in rows])
 
     def _extra_inputs(self, frames: Sequence[Frame]) -> dict[str, Tensor]:
         """Matrices (T, …) float64 of all frames, and the depth (1, 6, H, W) of the last one alone."""
@@ -227,12 +240,14 @@ class NuScenesQueueDataset(Dataset):
             raise ConfigInvalid(f"split {self.index.split!r} of {self.index.version} holds no frame.")
 
 
-def collate_queue(batch: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Items of NuScenesQueueDataset to one batch.
+def collate_queue(batch: Sequence[Mapping[str, object]] | Failure) -> dict[str, object] | Failure:
+    """Items of NuScenesQueueDataset to one batch; a failure to read them goes on as it is.
 
     Returns `inputs` with stacked tensors, `data_samples` as a list and, when transforms added something,
     `extras`: by name a list with one entry a sample, since what they add may be as long as it likes.
     """
+    if isinstance(batch, Failure):
+        return batch
     names = [name for name in (*INPUT_NAMES, *EXTRA_INPUT_NAMES) if name in batch[0]]
     inputs: dict[str, Tensor] = {name: torch.stack([item[name] for item in batch]) for name in names}
     collated = {"inputs": inputs, "data_samples": [item["data_samples"] for item in batch]}

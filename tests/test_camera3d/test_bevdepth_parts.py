@@ -12,7 +12,9 @@ from camera3d.boxes import move_boxes
 from camera3d.checkpoint import load_official
 from camera3d.detectors import Detections, build_detector
 from camera3d.detectors.bevdepth.decode import circle_nms
+from camera3d.detectors.bevdepth.detector import DEPTH_TARGET, LIDAR_DEPTH
 from camera3d.detectors.bevdepth.voxel_pooling import voxel_index, voxel_pooling
+from camera3d.detectors.history import StreamHistory
 from camera3d.errors import CheckpointMismatch, ConfigInvalid, ShapeMismatch
 
 
@@ -172,6 +174,42 @@ class TestScenes:
     def test_one_key_frame_has_no_state(self):
         with torch.inference_mode():
             assert shrunk_detector().encode(frame_inputs("f0"))[1] is None
+
+    @pytest.mark.parametrize("kind", ["one", "two"])
+    def test_whether_there_is_a_state_is_told_and_it_holds_no_gradient(self, kind):
+        detector = shrunk_detector(kind)
+        outputs, state = detector.encode(frame_inputs("t"))
+        assert outputs["bev_feats"].requires_grad
+        assert (state is not None) == detector.has_state == (kind == "two")
+        assert not any(values.requires_grad for values in state or ())
+
+    def test_a_stream_equals_queues(self):
+        """Two slots, of which one starts anew at the second step."""
+        detector, history = shrunk_detector("two"), StreamHistory()
+        # A training has no such transform: see NuScenesQueueDataset.
+        key, before = (
+            {name: values for name, values in frame_inputs(frame).items() if name != "bev_transform"}
+            for frame in ("t", "t.1")
+        )
+        frame_of = {"key": key, "before": before}
+        depth = torch.full((2, 1, 6, 128, 352), 20.0)
+        with torch.inference_mode():
+            for names, has_prev in ((("before", "before"), (False, False)), (("key", "key"), (True, False))):
+                frames = stacked(*(frame_of[name] for name in names))
+                batch = {name: values[:, None] for name, values in frames.items()}
+                batch |= {"has_prev": torch.tensor(has_prev)[:, None], LIDAR_DEPTH: depth}
+                streamed = history.outputs(detector, batch)
+            queues = [
+                {name: torch.stack((first[name], key[name]), dim=1) for name in key}
+                | {LIDAR_DEPTH: depth[:1]}
+                for first in (before, key)
+            ]
+            trained = [detector.training_outputs(queue) for queue in queues]
+        assert DEPTH_TARGET in streamed
+        for slot, wanted in enumerate(trained):
+            assert streamed.keys() == wanted.keys()
+            for name, values in wanted.items():
+                torch.testing.assert_close(streamed[name][slot], values[0], msg=name)
 
     def test_training_looks_at_the_frame_before(self):
         detector, key, before = shrunk_detector("two"), frame_inputs("t"), frame_inputs("t.1")

@@ -9,6 +9,8 @@ import torch
 from mmengine.config import Config
 
 from camera3d.detectors import build_detector
+from camera3d.detectors.builder import load_config
+from camera3d.errors import ConfigInvalid
 from train.distillers.config import DistillerConfig
 from train.distillers.fit import compared_maps, start_weights
 from train.targets import TargetsUnfit
@@ -61,3 +63,19 @@ def test_maps_of_larger_images_are_no_image_targets():
     chosen = DistillerConfig.from_config(config)
     with pytest.raises(TargetsUnfit, match="cannot follow another scale or crop"):
         compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), teacher)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"model.criterion": {"depth_wait": 0}},
+            "model.criterion.depth_wait: unknown; did you mean depth_weight?",
+        ),
+        ({"model.decode_rule": {"max_cells": 0.5}}, "model.decode_rule.max_cells: expected a whole number"),
+    ],
+)
+def test_a_misspelt_part_is_refused(change, says):
+    with pytest.raises(ConfigInvalid) as refused:
+        load_config(CONFIGS / "student/bevdepth_r50.py", change)
+    assert says in str(refused.value)

@@ -20,10 +20,13 @@ from camera3d.boxes import move_boxes
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.detectors import build_detector
+from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area
 from camera3d.streaming import run_scene
 from extract.dump_teacher import main as dump
 from train.distill_from_cache import main as distil
+from train.distillers.areas import AreaOptions, heatmap, image_areas
+from train.engine.data import train_loader
 from train.engine.run import DistillOptions
 from train.evaluate import main as evaluate
 from train.targets import TargetsUnfit
@@ -203,34 +206,50 @@ def options(case, config: Path, **changes) -> DistillOptions:
     return DistillOptions(**given)
 
 
-def test_the_heatmap_is_drawn_where_the_head_looks(case):
-    """The terms' heatmap peaks where the detector's own targets do: both in the ego frame."""
-    from camera3d.detectors.samples import ground_truth
-    from train.distillers.areas import heatmaps
-
+@pytest.mark.parametrize("drawn_by", ["worker", "training"])
+def test_areas_and_heatmaps_lie_where_the_head_looks(case, drawn_by):
+    """In the ego frame on BEV maps, whoever draws them; on images in the LiDAR frame."""
     got = prepare(options(case, case.folder / "student.py"))
     batch = got.batch(case.dataroot)
-    student = got.model.student
-    lidar2ego = batch["inputs"]["lidar2ego"][:, -1]
-    truths = [truth.boxes for truth in ground_truth(batch["data_samples"])]
-    drawn = []
-    with torch.no_grad():
-        outputs = student.training_outputs(batch["inputs"])
+    inputs, samples = batch["inputs"], batch["data_samples"]
+    targets = got.model.source.targets(inputs, samples, batch["extras"])
+    (drawn,) = got.model.areas(targets, inputs, samples, batch["extras"] if drawn_by == "worker" else {})
+    (truth,) = ground_truth(samples)
+    moved = move_boxes(truth.boxes, inputs["lidar2ego"][0, -1])
+    maps = got.model.maps
+    expected = heatmap(moved, maps.bev)
+    torch.testing.assert_close(drawn.heatmap.weight, expected)
+    assert not torch.allclose(heatmap(truth.boxes, maps.bev), expected)
+    area = bev_area(moved[:, :7], map_hw=(16, 16), xy_range_m=(-51.2, -51.2, 51.2, 51.2), margin_m=0.5)
+    for region in (drawn.bev, drawn.hidden_bev):
+        assert (region.weight[0].bool() | ~area).all()
+    silhouettes = image_areas(truth.boxes[:, :7], inputs["lidar2img"][0, -1], maps.levels, AreaOptions())
+    for region, silhouette in zip(drawn.images, silhouettes, strict=True):
+        assert silhouette.any()
+        assert (region.weight.bool() | ~silhouette).all()
 
-    class Keep(torch.nn.Module):
-        def forward(self, step):
-            drawn.append((step.heatmap, step.bev_area))
-            return {}
 
-    got.model.terms = torch.nn.ModuleDict({"keep": Keep()})
-    targets = got.model.source.targets(batch["inputs"], batch["data_samples"], batch.get("extras") or {})
-    got.model.distillation_losses(outputs, targets, batch["inputs"], batch["data_samples"])
-    moved = [move_boxes(boxes, matrix) for boxes, matrix in zip(truths, lidar2ego, strict=True)]
-    expected = heatmaps(moved, got.model.maps.bev)
-    torch.testing.assert_close(drawn[0][0], expected)
-    assert not torch.allclose(heatmaps(truths, got.model.maps.bev), expected)
-    area = bev_area(moved[0], map_hw=(16, 16), xy_range_m=(-51.2, -51.2, 51.2, 51.2), margin_m=0.5)
-    assert (drawn[0][1][0] | ~area).all()
+def test_a_student_streams(case, tmp_path):
+    """Frame by frame, with the features of the frame before instead of its image."""
+    changes = ("history=stream", "segment_length=3", "single_frame_steps=0", "train_cfg.max_epochs=1")
+    with recorded_losses() as steps:
+        assert distil(command(case, "exact", tmp_path / "work", *changes)) == 0
+    assert steps
+    for losses in steps:
+        assert losses["loss_depth"] > 0
+        assert losses["loss_bev_generation"] > 0
+        assert all(np.isfinite(value) for value in losses.values())
+
+
+def test_frames_of_a_stream_have_what_the_detector_reads(case):
+    config = Config.fromfile(case.folder / "student.py")
+    config.merge_from_dict({"history": "stream", "single_frame_steps": 0})
+    names = (*(detector := build_detector(config)).inputs, *detector.training_inputs)
+    given = {"batch_size": 2, "workers": 0, "seed": 0, "inputs": names}
+    inputs = next(iter(train_loader(config, case.index, case.dataroot, **given)))["inputs"]
+    assert set(names) <= set(inputs)
+    assert inputs["lidar2ego"].shape == (2, 1, 4, 4)
+    assert inputs["lidar_depth"].shape == (2, 1, 6, 32, 96)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ EPOCHS = 2
 PLANS = {
     "plain": {},
     "accumulated in bfloat16": {"optim_wrapper.accumulative_counts": 2, "amp": "bf16"},
+    # Of the first segment, two frames see their history.
+    "streamed": {
+        "history": "stream",
+        "segment_length": 3,
+        "single_frame_steps": 1,
+        "checkpoint_interval": 2,
+    },
 }
 
 ONE_PLAN = pytest.mark.parametrize("interrupted", ["plain"], indirect=True)
@@ -87,8 +94,14 @@ def test_an_empty_pointer_of_a_killed_run_does_no_harm(workshop, interrupted, tm
     [
         ({"seed": 1}, "seed: 0 then, 1 now"),
         ({"batch_size": 3}, "samples a step"),
-        ({"cfg_options": {"optim_wrapper.optimizer.lr": 1.0}}, "optim_wrapper: "),
-        ({"cfg_options": {"distiller.terms.bev_heatmap.weight": 7.0}}, "distiller: "),
+        (
+            {"cfg_options": {"optim_wrapper.optimizer.lr": 1.0}},
+            "optim_wrapper.optimizer.lr: 0.0002 then, 1.0 now",
+        ),
+        (
+            {"cfg_options": {"distiller.terms.bev_heatmap.weight": 7.0}},
+            "bev_heatmap.weight: not given then, 7.0 now",
+        ),
         ({"cfg_options": {"train_cfg.max_epochs": 9}}, "train_cfg.max_epochs: 2 then, 9 now"),
     ],
 )

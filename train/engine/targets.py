@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from mmengine.config import Config
@@ -16,10 +16,11 @@ from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
 from camera3d.files import sha256_of
+from train.distillers.areas import DrawAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
-from train.distillers.fit import compared_maps, wanted_arrays
+from train.distillers.fit import area_artist, compared_maps, wanted_arrays
 from train.engine.options import SOURCES, DistillOptions
 from train.targets import (
     CachedTargets,
@@ -43,6 +44,7 @@ class TargetSetting:
         name: a store's fingerprint, or the live teacher's weights.
         index: the frames that have targets.
         transforms: of the training's dataset.
+        told: about store and teacher, for the head of the log.
     """
 
     name: str
@@ -51,6 +53,7 @@ class TargetSetting:
     maps: ComparedMaps
     source: TargetSource
     transforms: Sequence[Callable] = ()
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def target_setting(
@@ -76,8 +79,9 @@ def from_store(
     wanted = wanted_arrays(chosen, maps, teacher)
     check_store(reader.spec, wanted, tuple(n for n, needs in chosen.needs.items() if needs.whole_maps))
     names = dict.fromkeys(name for term in wanted.values() for name in term)
-    source = CacheSource(TargetLayout.of_store(reader.spec))
-    return TargetSetting(digest(reader.spec), index, teacher, maps, source, (CachedTargets(reader, names),))
+    layout = TargetLayout.of_store(reader.spec)
+    transforms = (CachedTargets(reader, names), DrawAreas(area_artist(chosen, maps, teacher), layout))
+    return TargetSetting(digest(reader.spec), index, teacher, maps, CacheSource(layout), transforms)
 
 
 def _cached(
@@ -100,7 +104,21 @@ def _cached(
     if terms := chosen.reading_confidence:
         tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
         check_confidence(reader, tokens, terms, min_score=chosen.areas.min_score)
-    return setting
+    return replace(setting, told=told_of_store(reader))
+
+
+def told_of_store(reader: TargetReader) -> dict[str, str]:
+    """What a log says about a store and the teacher that made it."""
+    spec = reader.spec
+    sealed = "not sealed" if reader.digest is None else f"digest {reader.digest[:12]}"
+    weights = spec.teacher.checkpoint_sha256
+    made = (
+        f"UNTRAINED, seed {spec.teacher.random_seed}" if weights is None else f"weights sha256 {weights[:12]}"
+    )
+    return {
+        "store": f"{reader.path}, profile {spec.profile}, {sealed}",
+        "teacher": f"{spec.teacher.detector}, {made}",
+    }
 
 
 def _live(
@@ -118,6 +136,11 @@ def _live(
             f"--teacher-source {options.teacher_source} reads no store: leave --cache, --allow-partial and"
             " --expect-digest out"
         )
+    if options.teacher_source == "live_fd" and config.get("history", "queue") == "stream":
+        raise ConfigInvalid(
+            "--teacher-source live_fd shows the teacher the student's queue, and with history='stream' there"
+            " is none: take a cache, or --teacher-source live"
+        )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:
         raise ConfigInvalid(
@@ -132,9 +155,10 @@ def _live(
     teacher.to(device)
     pipeline = ImagePipeline.from_config(teacher_config.inputs)
     name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
+    told = {"store": "none", "teacher": f"{path}, {options.teacher_checkpoint}, {options.teacher_source}"}
     if options.teacher_source == "live":
         live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot))
-        return TargetSetting(name, index, description, maps, live)
+        return TargetSetting(name, index, description, maps, live, told=told)
     own = ImagePipeline.from_config(config.inputs)
     ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
     if len(ratios) > 1 or (own.mean, own.std, own.to_rgb) != (pipeline.mean, pipeline.std, pipeline.to_rgb):
@@ -143,4 +167,5 @@ def _live(
             f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
             f" {pipeline.to_dict()}"
         )
-    return TargetSetting(name, index, description, maps, DistortedLiveSource(teacher, pipeline.pad_hw))
+    source = DistortedLiveSource(teacher, pipeline.pad_hw)
+    return TargetSetting(name, index, description, maps, source, told=told)

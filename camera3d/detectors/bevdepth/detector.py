@@ -7,7 +7,7 @@ Source: Li et al., BEVDepth, AAAI 2023.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from mmdet3d.registry import MODELS
@@ -77,6 +77,7 @@ class BEVDepth(CameraDetector):
     """
 
     numerics_version = 1
+    config_parts: ClassVar = {"decode_rule": DecodeRule, "criterion": BEVDepthCriterion}
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class BEVDepth(CameraDetector):
         self.image_hw, self.num_cameras = tuple(image_hw), num_cameras
         self.point_cloud_range = tuple(float(edge) for edge in point_cloud_range)
         self.key_frames, self.ego_frame = key_frames, ego_frame
+        self.has_state = key_frames > 1
         self.depth_bins_m = tuple(depth_bins_m)
         self.inputs = ("images", "image_transform", "intrinsics", "cam2ego", "lidar2ego")
         if key_frames > 1 or ego_frame == "mean":
@@ -234,10 +236,18 @@ class BEVDepth(CameraDetector):
             with torch.no_grad():
                 before = {name: batch[name][:, -2] for name in self.inputs}
                 earlier = self._seen(before, self.backbone.image_features(before["images"]))
-        outputs = self._outputs(last, feats, earlier)
-        if LIDAR_DEPTH in last:
-            outputs[DEPTH_TARGET] = depth_bins(last[LIDAR_DEPTH], STRIDE, self.depth_bins_m)
-        return outputs
+        return self._outputs(last, feats, earlier) | self._depth_target(batch)
+
+    def streamed_outputs(self, batch: Mapping[str, Tensor], state: object) -> tuple[Outputs, object]:
+        """See Detector. Every frame passes the image half once, with gradient."""
+        outputs, state = super().streamed_outputs(batch, state)
+        return {**outputs, **self._depth_target(batch)}, state
+
+    def _depth_target(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the depth of the last frames is trained to be, where the batch has the LiDAR's."""
+        if LIDAR_DEPTH not in batch:
+            return {}
+        return {DEPTH_TARGET: depth_bins(batch[LIDAR_DEPTH][:, -1], STRIDE, self.depth_bins_m)}
 
     def _outputs(self, frame: Mapping[str, Tensor], feats: Tensor, earlier: Seen | None) -> dict[str, Tensor]:
         rig = self._rig(frame)
@@ -261,11 +271,11 @@ class BEVDepth(CameraDetector):
         if self.key_frames == 1:
             return None
         names = ("cam2ego", "cam_ego2global", "intrinsics", "image_transform")
-        return Seen(feats, *(frame[name] for name in names))
+        return Seen(feats.detach(), *(frame[name] for name in names))
 
     def _earlier(self, frame: Mapping[str, Tensor], feats: Tensor, earlier: Seen | None) -> Seen:
         """The frame before; the key frame itself where its scene starts."""
-        key = self._seen(frame, feats.detach())
+        key = self._seen(frame, feats)
         if earlier is None or "has_prev" not in frame:
             return key if earlier is None else earlier
         there = frame["has_prev"]
