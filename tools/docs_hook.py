@@ -21,6 +21,12 @@ FENCE = re.compile(r"^(?:```|~~~).*?^(?:```|~~~)\s*$", re.MULTILINE | re.DOTALL)
 log = logging.getLogger("mkdocs.hooks.focalcache")
 
 
+def on_config(config: object) -> object:
+    """Add the measurements to the navigation."""
+    config["nav"].append({"Measurements": [f"results/{path.name}" for path in sorted(RESULTS.glob("*.md"))]})
+    return config
+
+
 def on_files(files: Files, config: object) -> Files:
     """Add the pages of benchmarks/results, below results/."""
     for path in sorted(RESULTS.glob("*.md")):
