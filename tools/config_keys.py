@@ -42,11 +42,11 @@ WORDS = {
     "optim_wrapper.optimizer.lr": "learning rate after the warm-up",
     "optim_wrapper.optimizer.type": "any optimiser of torch, by name; its keywords stand beside it",
     "optim_wrapper.optimizer.weight_decay": "of the optimiser",
-    "optim_wrapper.paramwise_cfg.custom_keys.img_backbone.lr_mult": "factor on the backbone's rate; any part of a"
-    " parameter's name may stand in the place of `img_backbone`",
+    "optim_wrapper.paramwise_cfg.custom_keys.img_backbone.lr_mult": "factor on the backbone's rate; any part of"
+    " a parameter's name may stand in the place of `img_backbone`",
     "optim_wrapper.type": "mmengine's wrapper; `amp` chooses the one of half precision",
-    "param_scheduler": "mmengine's schedules, one after the other: a warm-up of 500 forward steps, then a cosine over all"
-    " epochs",
+    "param_scheduler": "mmengine's schedules, one after the other: a warm-up of 500 forward steps, then a"
+    " cosine over all epochs",
     "point_cloud_range": "x, y, z minimum, then maximum, in metres; `model` takes it from here",
     "queue_length": "frames of a sample, the last one with ground truth",
     "teacher": "config of the teacher, relative to this file; of distillation configs",
@@ -60,8 +60,8 @@ WORDS = {
     "detector: img_backbone": "any backbone that mmdet has registered",
     "detector: img_neck": "any neck that mmdet has registered; its maps go to the head, finest first",
     "detector: pts_bbox_head": "the keywords of the head, below",
-    "detector: checkpoint_boxes": "which boxes a checkpoint predicts: `official`, `mmdet3d` (trained or converted with"
-    " mmdet3d 1.x), or `auto`: what its own record says",
+    "detector: checkpoint_boxes": "which boxes a checkpoint predicts: `official`, `mmdet3d` (trained or"
+    " converted with mmdet3d 1.x), or `auto`: what its own record says",
     "head: bev_hw": "cells of the BEV map along y and x",
     "head: num_queries": "object queries",
     "head: encoder_layers": "layers that make the BEV map",
@@ -122,11 +122,12 @@ def page() -> str:
 
     parts = [
         "# Config keys",
-        "Made by `python tools/config_keys.py` from the code and from `configs/_base_`: do not edit. A config is a Python"
-        " file in mmengine's form; `_base_` names the files that it changes, `--cfg-options KEY=VALUE …` changes single"
-        " keys by the names below, such as `train_cfg.max_epochs=12`.",
+        "Made by `python tools/config_keys.py` from the code and from `configs/_base_`: do not edit. A config"
+        " is a Python file in mmengine's form; `_base_` names the files that it changes, `--cfg-options"
+        " KEY=VALUE …` changes single keys by the names below, such as `train_cfg.max_epochs=12`.",
         "## The whole config",
-        f"Defaults are those of `{SCHEDULE.relative_to(ROOT)}`, or of the code where that file does not name the key.",
+        f"Defaults are those of `{SCHEDULE.relative_to(ROOT)}`, or of the code where that file does not name"
+        " the key.",
         _table(top_level()),
         "## `inputs`",
         _table(_of_dataclass("inputs", ImagePipeline, leave={"distortion"})),
@@ -171,7 +172,9 @@ def top_level() -> dict[str, tuple[object, str]]:
 def asked_for(source: Path) -> Iterator[tuple[str, object]]:
     """The keys of `config.get("key", default)` in a file, with their defaults."""
     for node in ast.walk(ast.parse(source.read_text())):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get"):
+        if not (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get"
+        ):
             continue
         owner = node.func.value
         name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
@@ -278,4 +281,3 @@ def _shown(value: object) -> str:
 if __name__ == "__main__":
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page())
-    print(PAGE)

@@ -1,4 +1,4 @@
-"""What mkdocs is told besides mkdocs.yml: the measurements become pages, and links to code become plain names.
+"""What mkdocs does besides mkdocs.yml: measurements become pages, and links to code become plain names.
 
 The pages of docs/ are read in two places, in the repository and on the site. In the repository a link such as
 ../benchmarks/results/profiles.md leads to the file; the site has no folder above docs/.
@@ -37,10 +37,7 @@ def on_files(files: Files, config: object) -> Files:
 def on_page_markdown(markdown: str, *, page: object, **_: object) -> str:
     """Send links that leave docs/ to the page made of that file, or leave only their words."""
     here = page.file.src_uri
-    if here.startswith("results/"):
-        source = RESULTS / posixpath.basename(here)
-    else:
-        source = ROOT / "docs" / here
+    source = RESULTS / posixpath.basename(here) if here.startswith("results/") else ROOT / "docs" / here
     parts, last = [], 0
     for fence in FENCE.finditer(markdown):
         parts += [_linked(markdown[last : fence.start()], source, here), fence.group()]
