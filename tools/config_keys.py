@@ -42,8 +42,8 @@ WORDS = {
     "optim_wrapper.optimizer.lr": "learning rate after the warm-up",
     "optim_wrapper.optimizer.type": "any optimiser of torch, by name; its keywords stand beside it",
     "optim_wrapper.optimizer.weight_decay": "of the optimiser",
-    "optim_wrapper.paramwise_cfg.custom_keys.img_backbone.lr_mult": "factor on the backbone's rate; any part of"
-    " a parameter's name may stand in the place of `img_backbone`",
+    "optim_wrapper.paramwise_cfg.custom_keys.img_backbone.lr_mult": "factor on the backbone's rate; any part"
+    " of a parameter's name may stand in the place of `img_backbone`",
     "optim_wrapper.type": "mmengine's wrapper; `amp` chooses the one of half precision",
     "param_scheduler": "mmengine's schedules, one after the other: a warm-up of 500 forward steps, then a"
     " cosine over all epochs",

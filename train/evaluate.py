@@ -45,12 +45,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
     parser.add_argument(
-        "--out", metavar="DIR", help="leave results_nusc.json, metrics.json and metrics_summary.json here"
+        "--out", metavar="DIR", help="folder for results_nusc.json, metrics.json and metrics_summary.json"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
     parser.add_argument(
-        "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
+        "--max-gap-s",
+        type=float,
+        default=0.9,
+        help="longest gap in seconds between keyframes of a scene (default 0.9)",
     )
     return parser.parse_args(argv)
 

@@ -22,6 +22,7 @@ from cache_schema.inspection.tables import aligned, bytes_text
 from cache_schema.inspection.verify import verify as verify_store
 from cache_schema.storage import store_path
 from cache_schema.store_plan import some
+from cache_schema.wording import counted
 
 
 def info(args: Namespace) -> tuple[str | dict[str, Any], int]:
@@ -94,13 +95,14 @@ def _summary(findings: Findings) -> str:
     if findings.sealed:
         state = "sealed"
     elif findings.missing_scenes:
-        state = f"unfinished, {len(findings.missing_scenes)} planned scenes are not there yet"
+        state = f"unfinished, {counted(len(findings.missing_scenes), 'planned scene')} not there yet"
     else:
         state = "not sealed" + ("" if findings.planned else ", no plan says which scenes belong to it")
     rows = [
         (
             "read",
-            f"{findings.samples:,} samples in {findings.scenes:,} scenes, {bytes_text(findings.n_bytes)}",
+            f"{counted(findings.samples, 'sample')} in {counted(findings.scenes, 'scene')},"
+            f" {bytes_text(findings.n_bytes)}",
         ),
         ("state", state),
         ("teacher head", "there" if findings.has_head else "none"),
