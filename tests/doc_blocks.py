@@ -25,6 +25,7 @@ MARK = re.compile(r"<!-- (needs|with|run by) (.+) -->")
 SCRIPTS = {
     "cache_schema/inspect_cache.py": "cache_schema.inspect_cache",
     "extract/dump_teacher.py": "extract.dump_teacher",
+    "train/compare.py": "train.compare",
     "train/distill_from_cache.py": "train.distill_from_cache",
     "train/evaluate.py": "train.evaluate",
     "train/train_detector.py": "train.train_detector",
@@ -36,6 +37,7 @@ CONSOLE = {
     "distil": "train.distill_from_cache",
     "train": "train.train_detector",
     "evaluate": "train.evaluate",
+    "compare": "train.compare",
     "inspect": "cache_schema.inspect_cache",
     "synth": "synthetic_nuscenes.__main__",
     "demo": "demo.__main__",
