@@ -51,6 +51,15 @@ def test_a_key_without_words_is_an_error():
         tool._words("an_unheard_of_key")
 
 
+def test_errors_of_the_troubleshooting_page_are_raised_somewhere():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    named = set(re.findall(r"`([A-Z][a-z]\w+)[:`]", page)) & set(re.findall(r"`([A-Z]\w*[A-Z]\w*)[:`]", page))
+    packages = ("cache_schema", "camera3d", "extract", "train")
+    code = "\n".join(path.read_text() for package in packages for path in (ROOT / package).rglob("*.py"))
+    assert len(named) >= 20
+    assert not [name for name in named if f"class {name}(" not in code]
+
+
 def config_keys():
     spec = importlib.util.spec_from_file_location("config_keys", ROOT / "tools" / "config_keys.py")
     tool = importlib.util.module_from_spec(spec)
