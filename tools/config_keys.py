@@ -33,6 +33,10 @@ WORDS = {
     "distort": "photometric distortion of the images that are trained on",
     "drop_history_frame": "leave one frame of the history out, a random one, as released",
     "find_unused_parameters": "of data-parallel training: allow parameters that a step does not use",
+    "history": "where a detector with a state has its history from: `queue` or `stream`, see"
+    " [Training](../train.md#history-queues-or-streams)",
+    "segment_length": "with `history='stream'`: most frames that a slot goes through one after the other",
+    "single_frame_steps": "with `history='stream'`: so many steps at the start see each frame without history",
     "inputs": "what the network is shown: see below",
     "log_interval": "steps between lines of the log",
     "model": "the detector: see below",
@@ -171,7 +175,13 @@ def top_level() -> dict[str, tuple[object, str]]:
 
 def asked_for(source: Path) -> Iterator[tuple[str, object]]:
     """The keys of `config.get("key", default)` in a file, with their defaults."""
-    for node in ast.walk(ast.parse(source.read_text())):
+    tree = ast.parse(source.read_text())
+    fields_of = {
+        node.target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
+    }
+    for node in ast.walk(tree):
         if not (
             isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get"
         ):
@@ -180,6 +190,8 @@ def asked_for(source: Path) -> Iterator[tuple[str, object]]:
         name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
         if name in ("config", "cfg") and node.args and isinstance(node.args[0], ast.Constant):
             default = node.args[1] if len(node.args) > 1 else ast.Constant(None)
+            if isinstance(default, ast.Attribute):  # such as cls.length: the default of that field
+                default = fields_of[default.attr]
             yield node.args[0].value, ast.literal_eval(default)
 
 
