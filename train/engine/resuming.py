@@ -1,4 +1,4 @@
-"""Whether a run that is gone on with is still the same run."""
+"""Whether a resumed run is still the same run."""
 
 from __future__ import annotations
 
