@@ -25,6 +25,7 @@ DECIDING = (
     "distort",
     "class_balanced",
     "amp",
+    "auto_scale_lr",
 )
 
 

@@ -21,6 +21,7 @@ from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.engine.data import default_splits, train_loader, val_loader
+from train.engine.kernels import repeatable
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
@@ -32,7 +33,7 @@ def train_detector(options: TrainOptions) -> Path:
     """Train a detector on the ground truth alone; returns its exported weights. Raises Camera3DError."""
     config = options.load_config()
     ImagePipeline.from_config(config.inputs)
-    with process_group(checked_device(None)) as device:
+    with repeatable(config.get("deterministic", False)), process_group(checked_device(None)) as device:
         index, validation = indices(options)
         detector = initial_detector(config, options)
         return _train(detector, config, options, index, validation, device, targets="none")
@@ -49,7 +50,7 @@ def distill(options: DistillOptions) -> Path:
     config = options.load_config()
     chosen = DistillerConfig.from_config(config)
     ImagePipeline.from_config(config.inputs)
-    with process_group(checked_device(None)) as device:
+    with repeatable(config.get("deterministic", False)), process_group(checked_device(None)) as device:
         index, validation = indices(options)
         student = initial_detector(config, options)
         setting = target_setting(config, chosen, options, index, student, device)
