@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
                 name = training.folder(seed)
                 if (training.digest, seed) in RECORDS.read() or stages.under_way(name):
                     continue
-                seconds = train(stages, training, seed)
+                seconds = train(stages, training, seed, name)
                 record(stages, name, training.row.name, training.horizon, seed, training.digest, seconds)
                 report(args.teacher)
         report(args.teacher)
@@ -126,9 +126,9 @@ def trainings(horizon: str, teacher: Path) -> list[Training]:
     return [Training(row, horizon, teacher) for row in rows() if row.long or horizon == "short"]
 
 
-def train(stages: Stages, training: Training, seed: int) -> float:
+def train(stages: Stages, training: Training, seed: int, name: str) -> float:
     """Train and score one student, making the store it reads where there is none; returns its seconds."""
-    row, name = training.row, training.folder(seed)
+    row = training.row
     settings = {**training.settings, **row.overrides}
     if row.source is None:
         return stages.train(name, CONFIGS / row.config, seed=seed, settings=settings)
@@ -137,9 +137,7 @@ def train(stages: Stages, training: Training, seed: int) -> float:
         source = {"teacher-source": LIVE, "teacher-checkpoint": training.teacher}
     else:
         store = f"{row.source}-{sha256(training.teacher)[:8]}"
-        stages.dump(
-            store, CONFIGS / "teacher.py", training.teacher, profile=row.source, processes=processes()
-        )
+        stages.dump(store, CONFIGS / row.teacher, training.teacher, profile=row.source, processes=processes())
         source = {"cache": stages.folder / f"{store}.zarr"}
     return stages.distil(name, CONFIGS / row.config, seed=seed, source=source, settings=settings)
 
@@ -161,10 +159,19 @@ def teacher_digest(teacher: Path) -> str:
     return digest_of({"config": facts, "scenes": WORLD, "teacher": sha256(teacher)})
 
 
-def record(stages: Stages, name: str, row: str, horizon: str, seed: int, digest: str, seconds: float) -> None:
+def record(
+    stages: Stages,
+    name: str,
+    row: str,
+    horizon: str,
+    seed: int,
+    digest: str,
+    seconds: float,
+    records: Records = RECORDS,
+) -> None:
     """Keep the score of a finished stage."""
     metrics = stages.metrics(name)
-    RECORDS.add(
+    records.add(
         Record(
             row=row,
             horizon=horizon,

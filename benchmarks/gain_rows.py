@@ -23,6 +23,7 @@ HEATMAP_FROM_HEAD = "heatmap terms, head copied"
 STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
+RAW = ("bev_generation", "raw")  # the experiment on why bev_generation gains nothing by itself
 PLACEMENTS = {"bev_generation": ("generated", "raw"), "focal": ("raw", "generated")}
 LIVE = "live_fd"
 # Neither changes what is learnt.
@@ -38,6 +39,7 @@ class Row:
         overrides: changes of the config, by the key that --cfg-options takes.
         source: a store's profile; `live_fd` for the teacher in every step; None for no teacher.
         long: whether the row is trained at the long horizon too.
+        teacher: its config, below configs/demo.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Row:
     overrides: Mapping[str, object] = field(default_factory=dict)
     source: str | None = "exact"
     long: bool = False
+    teacher: str = "teacher.py"
 
     def resolved(self, settings: Mapping[str, object]) -> dict[str, object]:
         """All that decides what is learnt but seed, scenes and teacher, with the code's own defaults."""
@@ -97,13 +100,32 @@ def rows() -> list[Row]:
             for term in terms
         ),
         *(
-            fd3d(f"FD3D: {term} alone, {place} map", {term: {**terms.get(term, {}), "bev_map": place}})
+            fd3d(
+                f"FD3D: {term} alone, {place} map",
+                {term: {**terms.get(term, {}), "bev_map": place}},
+                long=(term, place) == RAW,
+            )
             for term, places in PLACEMENTS.items()
             for place in places
         ),
         Row(name="FD3D, compact store", config="distill_fd3d.py", source="compact"),
         Row(name="FD3D, focal store", config="distill_fd3d.py", source="focal"),
         Row(name="FD3D, live_fd", config="distill_fd3d.py", source=LIVE),
+    ]
+
+
+def detr3d_rows() -> list[Row]:
+    """DETR3D's student alone, with the start that its FD3D is shipped with, and with all of FD3D."""
+    teacher = {"teacher": "detr3d_teacher.py"}
+    return [
+        Row(name=ALONE, config="detr3d_student.py", source=None, **teacher),
+        Row(
+            name=start_only("head"),
+            config="distill_detr3d.py",
+            overrides=_start("head") | _only({}),
+            **teacher,
+        ),
+        Row(name=FD3D, config="distill_detr3d.py", **teacher),
     ]
 
 
@@ -132,6 +154,7 @@ def steps() -> list[tuple[str, str]]:
         (HEATMAP, FD3D),
         (HEATMAP_FROM_HEAD, FD3D),
         (reference(), "FD3D: bev_generation alone"),
+        (reference(), "FD3D: bev_generation alone, raw map"),
         (reference(), "FD3D: focal alone"),
         (reference(), FD3D),
     ]

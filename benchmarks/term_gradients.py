@@ -115,7 +115,8 @@ def pulls(model: Distiller, items: Sequence[dict]) -> dict[str, tuple[float, flo
         detection = sum(model.detection_losses(outputs, samples).values())
         bev, image = _norms(detection, maps)
         targets = model.source.targets(inputs, samples, batch["extras"])
-        losses = model.distillation_losses(outputs, targets, inputs, samples)
+        areas = model.areas(targets, inputs, samples, batch["extras"])
+        losses = model.distillation_losses(outputs, targets, areas)
         found.setdefault("detection", []).append((float(detection.detach()), 1.0, 1.0))
         for name, loss in losses.items():
             own_bev, own_image = _norms(loss, maps)

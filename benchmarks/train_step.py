@@ -189,7 +189,8 @@ def _round(variant: Variant, optimiser: torch.optim.Optimizer, device: torch.dev
         clock.lap("forward")
         targets = model.source.targets(inputs, samples, extras)
         clock.lap("teacher")
-        losses |= model.distillation_losses(outputs, targets, inputs, samples)
+        areas = model.areas(targets, inputs, samples, extras)
+        losses |= model.distillation_losses(outputs, targets, areas)
         clock.lap("terms")
     else:
         losses = model.detection_loss(outputs, ground_truth(samples))

@@ -185,8 +185,8 @@ def _run(func, args: tuple, kwargs: dict, waits: Waits):
     if name in WAITING:
         waits[WAITING[name]] += 1
     if name in ("index", "index_put", "index_put_", "_unsafe_index"):
-        masks = [t for t in flat if isinstance(t, torch.Tensor) and t.dtype in (torch.bool, torch.uint8)]
-        if masks:
+        indices = tree_flatten(args[1])[0]
+        if any(isinstance(t, torch.Tensor) and t.dtype in (torch.bool, torch.uint8) for t in indices):
             waits["nonzero"] += 1
     if goes_there:
         kwargs = {**kwargs, "device": "cpu"}

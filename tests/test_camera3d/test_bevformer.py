@@ -207,8 +207,11 @@ class TestTraining:
         else:
             logits[5] = float("nan")
         truth = GroundTruth(encode_official(boxes), self.labels)
-        assigned = shrunk_detector().criterion.assign(logits, predicted, truth)
-        assert sorted(assigned[assigned > 0].tolist()) == list(range(1, len(boxes) + 1))
+        _, query, matched = shrunk_detector().criterion.match(
+            logits[None, None], predicted[None, None], [truth]
+        )
+        assert sorted(matched[0].tolist()) == list(range(len(boxes)))
+        assert len(set(query[0].tolist())) == len(boxes)
 
     def test_predict_fills_data_samples(self, trainable):
         trainable.eval()

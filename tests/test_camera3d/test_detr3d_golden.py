@@ -113,9 +113,13 @@ def assert_losses(actual: dict[str, torch.Tensor], prefix: str) -> None:
 
 
 def assigned(outputs: Outputs, layer: int, row: int, truth: GroundTruth) -> np.ndarray:
+    """Of each query: 0 for background, i for ground truth i - 1."""
     encoded = GroundTruth(encode_official(truth.boxes), truth.labels)
-    logits, boxes = outputs["query_logits"][row, layer], outputs["query_boxes"][row, layer]
-    return shrunk_detector(100).criterion.assign(logits, boxes, encoded).numpy()
+    logits, boxes = (outputs[name][row : row + 1] for name in ("query_logits", "query_boxes"))
+    _, query, matched = shrunk_detector(100).criterion.match(logits, boxes, [encoded])
+    found = np.zeros(logits.shape[2], dtype=np.int64)
+    found[query[layer]] = matched[layer] + 1
+    return found
 
 
 class TestLosses:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -71,7 +71,8 @@ def prepared(workshop: Workshop, case: Case, **config):
     distiller = {"terms": terms, "bev_mask_ratio": case.mask_ratio}
     path = workshop.student_config("stepped", distiller=distiller, **config)
     got = prepare(workshop.options(path))
-    got.model.areas = AreaOptions(**case.areas)  # a teacher without confident queries would be refused
+    # A teacher without confident queries would be refused.
+    got.model.artist = replace(got.model.artist, options=AreaOptions(**case.areas))
     got.model.train()
     return got
 
@@ -87,6 +88,7 @@ def test_step(workshop, case):
     batch = got.batch(workshop.dataroot, batch_size=2)
     if case.change:
         case.change(batch)
+    del batch["extras"]["areas"]  # drawn in the loader, before the change
     model = got.model
     losses = losses_of(model, batch)
     total, _ = model.parse_losses(losses)
@@ -233,7 +235,7 @@ def test_which_bev_map_a_term_reads(workshop, term, bev_map):
     assert (model.bev_generator is not None) == (bev_map == "generated")
     outputs = model.student.training_outputs(batch["inputs"])
     targets = model.source.targets(batch["inputs"], batch["data_samples"], batch["extras"])
-    losses = model.distillation_losses(outputs, targets, batch["inputs"], batch["data_samples"])
+    losses = model.distillation_losses(outputs, targets, batch["extras"]["areas"])
     (grad,) = torch.autograd.grad(losses[f"loss_{term}"], outputs["bev_feats"])
     # An area as large as the map and a mask that hides all of it leave nothing to a generated map.
     assert grad.any() == (bev_map == "raw")

@@ -12,7 +12,7 @@ from train_cases import ROOT
 from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
 from camera3d.detectors.builder import build_detector
 from camera3d.detectors.protocol import BEV_MAP
-from train.distillers.areas import AreaOptions, bev_areas, heatmaps
+from train.distillers.areas import AreaOptions, bev_area_on, heatmap
 from train.distillers.compared import BevPair
 from train.losses import gaussian_heatmap, resize_heatmap
 
@@ -62,8 +62,9 @@ def cell_of_centre(bev: BevPair, map_hw: tuple[int, int]) -> tuple[int, int]:
 @pytest.mark.parametrize("which", ["teacher", "student"])
 def test_the_area_lies_around_the_box(case, which):
     bev = case.bev
-    map_hw = getattr(bev, which).shape[-2:]
-    area = bev_areas([BOX], map_hw, bev, AreaOptions())[0]
+    own = getattr(bev, which)
+    map_hw = own.shape[-2:]
+    area = bev_area_on(BOX, own, bev, AreaOptions())
     assert area[cell_of_centre(bev, map_hw)]
     middle = area.nonzero().double().mean(0)
     torch.testing.assert_close(middle, torch.tensor(cell_of_centre(bev, map_hw)).double(), atol=1, rtol=0)
@@ -76,9 +77,9 @@ def test_the_area_lies_around_the_box(case, which):
 @every_case
 def test_the_heatmap_peaks_on_the_box(case):
     bev = case.bev
-    heatmap = heatmaps([BOX], bev)[0]
-    assert heatmap.max() == 1
-    for peak in (heatmap == 1).nonzero():
+    drawn = heatmap(BOX, bev)
+    assert drawn.max() == 1
+    for peak in (drawn == 1).nonzero():
         torch.testing.assert_close(
             peak, torch.tensor(cell_of_centre(bev, bev.teacher.shape[-2:])), atol=1, rtol=0
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "pretended_steps.py"
-# A wait is an operation at which a GPU's host stands still. Counted for one step of two samples with all of a
-# family's terms, and for a scene of four frames.
-MOST_WAITS = {"bevformer": {"step": 110, "stream": 36}, "detr3d": {"step": 96, "stream": 57}}
+# A wait is an operation at which a GPU's host stands still, or something that it sends. Counted for one step
+# of two samples with queues of two frames and all of a family's terms, and for a scene of four frames.
+MOST_WAITS = {"bevformer": {"step": 4, "stream": 30}, "detr3d": {"step": 2, "stream": 17}}
 
 
 @pytest.fixture(scope="module", params=sorted(MOST_WAITS))
@@ -24,10 +24,11 @@ def found(request, tmp_path_factory):
     return {"family": request.param, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def test_a_training_step_has_the_numbers_of_the_cpu(found):
-    step = found["step"]
+@pytest.mark.parametrize("part", ["step", "focal step"])
+def test_a_training_step_has_the_numbers_of_the_cpu(found, part):
+    step = found[part]
     assert step["places"] == ["pretended"]
-    assert len(step["losses"]) > 8
+    assert len(step["losses"]) >= 10
     assert {name: error for name, error in step["losses"].items() if error > 1e-4} == {}
     assert step["gradients"] < 1e-3
 
@@ -41,8 +42,9 @@ def test_what_stays_on_the_host_fails(found):
     assert "Expected all tensors to be on the same device" in found["mixed"]
 
 
-@pytest.mark.parametrize("part", ["step", "stream"])
+@pytest.mark.parametrize("part", ["step", "focal step", "stream"])
 def test_a_host_seldom_waits(found, part):
     waits = found[part]["waits"]
     assert waits, "nothing was counted"
-    assert sum(waits.values()) <= MOST_WAITS[found["family"]][part], found[part]["sites"]
+    most = MOST_WAITS[found["family"]][part.removeprefix("focal ")]
+    assert sum(waits.values()) <= most, found[part]["sites"]

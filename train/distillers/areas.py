@@ -1,19 +1,25 @@
-"""Where the losses of a step look: instance areas on BEV and image maps, and the ground-truth heatmap.
+"""Where the losses of a step look: instance areas on BEV and image maps, heatmaps, confident queries.
 
-Shapes: B batch, N cameras, H W cells of the BEV map, h w cells of an image level, n boxes.
+Shapes: N cameras, H W cells of a BEV map, h w cells of an image level, n boxes, Q object queries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from camera3d.detectors import OutputSpec
+from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area, pv_areas
-from train.distillers.compared import BevPair, LevelPair
+from train.distillers.compared import BevPair, ComparedMaps, LevelPair
 from train.losses import gaussian_heatmap, resize_heatmap
+from train.losses.regions import Region
+from train.targets import TeacherTargets
+from train.targets.layout import TargetLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,49 +43,103 @@ class AreaOptions:
     pv_margin_cells: float = 1.0
 
 
-def instance_boxes(
-    ground_truth: Sequence[Tensor], detected: Sequence[Tensor] | None, options: AreaOptions
-) -> list[Tensor]:
-    """For each sample the (n, 7) boxes whose areas count, ground truth first.
+class SampleAreas(NamedTuple):
+    """Where the terms look in one sample; None where none does.
 
-    Args:
-        ground_truth: for each sample (n, 9) in our convention.
-        detected: likewise, what the teacher is sure of; None when that makes no areas.
+    hidden_bev: (1, H, W) instance areas on the student's BEV map, of which the generator hides a part.
+    bev: (1, H, W) instance areas on the teacher's BEV map.
+    images: for each compared level (N, h, w) instance areas.
+    heatmap: (H, W) float32, the ground truth's, on the teacher's BEV map.
+    confidence: (Q,) float32, of the teacher's queries.
     """
-    boxes = [truth[:, :7] if options.ground_truth else truth[:0, :7] for truth in ground_truth]
-    if detected is None:
-        return boxes
-    return [torch.cat((own, found[:, :7].to(own))) for own, found in zip(boxes, detected, strict=True)]
+
+    hidden_bev: Region | None
+    bev: Region | None
+    images: tuple[Region, ...]
+    heatmap: Region | None
+    confidence: Region | None
 
 
-def bev_areas(boxes: Sequence[Tensor], map_hw: tuple[int, int], bev: BevPair, options: AreaOptions) -> Tensor:
-    """(B, H, W) bool on a BEV map of `map_hw` cells."""
-    return torch.stack(
-        [
-            bev_area(own, map_hw=map_hw, xy_range_m=bev.xy_range_m, margin_m=options.bev_margin_m)
-            for own in boxes
-        ]
-    )
+@dataclass(frozen=True, kw_only=True)
+class AreaArtist:
+    """Draws the areas of a sample where it was read, in a data worker, and on the host's memory.
+
+    A GPU would need a thousand small launches, and its host would wait for how many cells each area has.
+
+    Attributes:
+        hidden_bev, bev, images, heatmap, confidence: what is drawn, see SampleAreas.
+    """
+
+    maps: ComparedMaps
+    options: AreaOptions
+    hidden_bev: bool = False
+    bev: bool = False
+    images: bool = False
+    heatmap: bool = False
+    confidence: bool = False
+
+    @torch.no_grad()
+    def draw(self, truth: Tensor, teacher: TeacherTargets, lidar2img: Tensor) -> SampleAreas:
+        """The areas of one sample.
+
+        Args:
+            truth: (n, 9) annotated boxes.
+            teacher: of this sample alone.
+            lidar2img: (N, 4, 4), LiDAR metres to pixels of the student's input.
+        """
+        options, bev = self.options, self.maps.bev
+        limits = {"min_score": options.min_score, "at_most": options.at_most}
+        drawn = self.hidden_bev or self.bev or self.images
+        boxes = truth[:, :7] if options.ground_truth else truth[:0, :7]
+        if options.queries and drawn:
+            (detected,) = teacher.detected_boxes(**limits)
+            boxes = torch.cat((boxes, detected[:, :7].to(boxes)))
+        images = image_areas(boxes, lidar2img, self.maps.levels, options) if self.images else []
+        return SampleAreas(
+            hidden_bev=_bev_region(boxes, bev.student, bev, options) if self.hidden_bev else None,
+            bev=_bev_region(boxes, bev.teacher, bev, options) if self.bev else None,
+            images=tuple(map(Region.of, images)),
+            heatmap=Region.of(heatmap(truth, bev)) if self.heatmap else None,
+            confidence=Region.of(teacher.confidence(**limits)[0]) if self.confidence else None,
+        )
+
+
+class DrawAreas:
+    """Adds `areas` to an item of NuScenesQueueDataset that has its targets."""
+
+    def __init__(self, artist: AreaArtist, layout: TargetLayout) -> None:
+        self.artist, self.layout = artist, layout
+
+    def __call__(self, item: dict[str, object]) -> dict[str, object]:
+        """The item with `areas`, a SampleAreas."""
+        (truth,) = ground_truth([item["data_samples"]])
+        teacher = TeacherTargets([item["targets"]], self.layout)
+        return item | {"areas": self.artist.draw(truth.boxes, teacher, item["lidar2img"][-1])}
+
+
+def bev_area_on(boxes: Tensor, own: OutputSpec, bev: BevPair, options: AreaOptions) -> Tensor:
+    """(H, W) bool: instance areas on one of the two BEV maps."""
+    return bev_area(boxes, map_hw=own.shape[-2:], xy_range_m=bev.xy_range_m, margin_m=options.bev_margin_m)
 
 
 def image_areas(
-    boxes: Sequence[Tensor], lidar2img: Tensor, levels: Sequence[LevelPair], options: AreaOptions
+    boxes: Tensor, lidar2img: Tensor, levels: Sequence[LevelPair], options: AreaOptions
 ) -> list[Tensor]:
-    """For each level (B, N, h, w) bool; lidar2img (B, N, 4, 4) of the student's input."""
-    per_sample = [
-        pv_areas(
-            own,
-            lidar2img=matrices,
-            map_hws=[level.student.shape[-2:] for level in levels],
-            strides=[level.student.stride for level in levels],
-            margin_cells=options.pv_margin_cells,
-        )
-        for own, matrices in zip(boxes, lidar2img, strict=True)
-    ]
-    return [torch.stack(level) for level in zip(*per_sample, strict=True)]
+    """For each level (N, h, w) bool; lidar2img (N, 4, 4) of the student's input."""
+    return pv_areas(
+        boxes,
+        lidar2img=lidar2img,
+        map_hws=[level.student.shape[-2:] for level in levels],
+        strides=[level.student.stride for level in levels],
+        margin_cells=options.pv_margin_cells,
+    )
 
 
-def heatmaps(ground_truth: Sequence[Tensor], bev: BevPair) -> Tensor:
-    """(B, H, W) of the annotated boxes on the teacher's BEV map, see `resize_heatmap`."""
-    drawn = [gaussian_heatmap(boxes, xy_range_m=bev.xy_range_m) for boxes in ground_truth]
-    return resize_heatmap(torch.stack(drawn), bev.teacher.shape[-2:])
+def heatmap(boxes: Tensor, bev: BevPair) -> Tensor:
+    """(H, W) of the annotated boxes on the teacher's BEV map, see `resize_heatmap`."""
+    drawn = gaussian_heatmap(boxes, xy_range_m=bev.xy_range_m)
+    return resize_heatmap(drawn[None], tuple(bev.teacher.shape[-2:]))[0]
+
+
+def _bev_region(boxes: Tensor, own: OutputSpec, bev: BevPair, options: AreaOptions) -> Region:
+    return Region.of(bev_area_on(boxes, own, bev, options)[None])

@@ -10,7 +10,7 @@ from camera3d.errors import ConfigInvalid
 from train.distillers.compared import BevPair, ComparedMaps
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller, TargetSource
-from train.distillers.fit import reading_bev, sampling_kind, start_weights
+from train.distillers.fit import area_artist, sampling_kind, start_weights
 from train.distillers.terms import TERMS, TermContext
 from train.losses import MaskedGenerator
 from train.targets.description import TeacherDescription
@@ -34,6 +34,7 @@ def build_distiller(
         TargetsUnfit: the student's head cannot start from the teacher's; lists every reason.
         ConfigInvalid: a term takes no such keyword.
     """
+    artist = area_artist(chosen, maps, teacher)
     start = start_weights(config, chosen, student, teacher)
     context = TermContext(
         maps=maps,
@@ -50,14 +51,13 @@ def build_distiller(
     if start:
         head = len(student.head_weights())
         print_log(f"{len(start)} of {head} weights of the head start from the teacher's", "current")
-    # A part that no term uses would get no gradient, which data-parallel training refuses.
-    generated = "generated" in reading_bev(chosen, teacher).values()
     return Distiller(
         student=student,
         terms=terms,
-        bev_generator=_bev_generator(maps.bev, chosen) if generated else None,
+        # A part that no term uses would get no gradient, which data-parallel training refuses.
+        bev_generator=_bev_generator(maps.bev, chosen) if artist.hidden_bev else None,
         maps=maps,
-        areas=chosen.areas,
+        artist=artist,
         source=source,
     )
 

@@ -5,7 +5,7 @@ Shapes: B batch, N cameras.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mmdet3d.structures import Det3DDataSample
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from camera3d.detectors import Detector, Outputs
 from camera3d.detectors.samples import ground_truth
-from train.distillers.areas import AreaOptions
+from train.distillers.areas import AreaArtist, SampleAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.step import DistillationStep
 from train.losses import MaskedGenerator
@@ -42,6 +42,7 @@ class Distiller(BaseModel):
         student: a detector that is trained.
         terms: by name, see train/distillers/terms.py; none when the student only starts from the teacher.
         bev_generator: None when no term reads a generated map.
+        artist: draws where the terms look.
         source: of the targets. No part of the model: it is not trained, not saved and not moved.
     """
 
@@ -52,7 +53,7 @@ class Distiller(BaseModel):
         terms: Mapping[str, nn.Module],
         bev_generator: MaskedGenerator | None,
         maps: ComparedMaps,
-        areas: AreaOptions,
+        artist: AreaArtist,
         source: TargetSource,
     ) -> None:
         # Pinned batches then travel to the device while the host goes on.
@@ -60,7 +61,7 @@ class Distiller(BaseModel):
         self.student = student
         self.terms = nn.ModuleDict(terms)
         self.bev_generator = bev_generator
-        self.maps, self.areas = maps, areas
+        self.maps, self.artist = maps, artist
         # Wrapped, so that nn.Module does not adopt a live teacher's weights.
         self._source = (source,)
 
@@ -82,7 +83,8 @@ class Distiller(BaseModel):
         outputs = self.student.training_outputs(inputs)
         losses = self.detection_losses(outputs, data_samples)
         targets = self.source.targets(inputs, data_samples, extras or {})
-        return losses | self.distillation_losses(outputs, targets, inputs, data_samples)
+        areas = self.areas(targets, inputs, data_samples, extras or {})
+        return losses | self.distillation_losses(outputs, targets, areas)
 
     def detection_losses(self, outputs: Outputs, data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
         """The student's own losses against the ground truth."""
@@ -92,23 +94,38 @@ class Distiller(BaseModel):
         self,
         outputs: Outputs,
         targets: TeacherTargets,
-        inputs: Mapping[str, Tensor],
-        data_samples: list[Det3DDataSample],
+        areas: Sequence[SampleAreas],
     ) -> dict[str, Tensor]:
         """The losses of all terms, by name."""
         step = DistillationStep(
             student=outputs,
             teacher=targets,
-            ground_truth=[truth.boxes for truth in ground_truth(data_samples)],
-            lidar2img=inputs["lidar2img"][:, -1],
+            areas=areas,
             maps=self.maps,
-            areas=self.areas,
             bev_generator=self.bev_generator,
         )
         losses: dict[str, Tensor] = {}
         for term in self.terms.values():
             losses |= term(step)
         return losses
+
+    def areas(
+        self,
+        targets: TeacherTargets,
+        inputs: Mapping[str, Tensor],
+        data_samples: list[Det3DDataSample],
+        extras: Mapping[str, list],
+    ) -> list[SampleAreas]:
+        """Where the terms look: as a data worker drew it, or drawn here for a live teacher."""
+        if "areas" in extras:
+            return extras["areas"]
+        areas = [
+            self.artist.draw(truth.boxes.cpu(), alone, lidar2img[-1].cpu())
+            for truth, alone, lidar2img in zip(
+                ground_truth(data_samples), targets.on_host(), inputs["lidar2img"], strict=True
+            )
+        ]
+        return self.data_preprocessor.cast_data(areas)
 
     def init_weights(self) -> None:
         """Nothing: the builder has done it, and the student may hold loaded weights."""

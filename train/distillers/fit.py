@@ -12,6 +12,7 @@ from cache_schema.detections import DETECTION_BOXES, DETECTION_SCORES
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.protocol import IMAGE_MAP, with_role
 from camera3d.errors import StartUnfit, shown
+from train.distillers.areas import AreaArtist
 from train.distillers.compared import BevPair, ComparedMaps, LevelPair, bev_pair, level_pairs
 from train.distillers.config import DistillerConfig
 from train.distillers.terms import SAMPLING_ARRAYS
@@ -97,6 +98,20 @@ def reading_bev(chosen: DistillerConfig, teacher: TeacherDescription) -> dict[st
     return {
         name: bev_map for name, bev_map in chosen.bev_maps.items() if not (images and needs[name].sampling)
     }
+
+
+def area_artist(chosen: DistillerConfig, maps: ComparedMaps, teacher: TeacherDescription) -> AreaArtist:
+    """Who draws what the configured terms look at."""
+    needs = chosen.needs.values()
+    return AreaArtist(
+        maps=maps,
+        options=chosen.areas,
+        hidden_bev="generated" in reading_bev(chosen, teacher).values(),
+        bev=any(need.areas and need.bev_map for need in needs),
+        images=any(need.areas and need.image_maps for need in needs),
+        heatmap=any(need.heatmap for need in needs),
+        confidence=any(need.confidence for need in needs),
+    )
 
 
 def _missing_roles(

@@ -12,9 +12,10 @@ from functools import cached_property
 from torch import Tensor
 
 from camera3d.detectors import Outputs
-from train.distillers.areas import AreaOptions, bev_areas, heatmaps, image_areas, instance_boxes
+from train.distillers.areas import SampleAreas
 from train.distillers.compared import ComparedMaps
 from train.losses import MaskedGenerator
+from train.losses.regions import Region, weights_of
 from train.targets import TeacherTargets
 
 
@@ -24,8 +25,7 @@ class DistillationStep:
     Args:
         student: outputs of the last frame of each queue.
         teacher: targets of the same frames.
-        ground_truth: for each sample (n, 9) boxes in our convention.
-        lidar2img: (B, N, 4, 4), LiDAR metres to pixels of the student's input.
+        areas: of each sample, on the device.
         bev_generator: None when no term reads a generated map.
     """
 
@@ -34,23 +34,18 @@ class DistillationStep:
         *,
         student: Outputs,
         teacher: TeacherTargets,
-        ground_truth: Sequence[Tensor],
-        lidar2img: Tensor,
+        areas: Sequence[SampleAreas],
         maps: ComparedMaps,
-        areas: AreaOptions,
         bev_generator: MaskedGenerator | None,
     ) -> None:
         self.student, self.teacher = student, teacher
-        self._ground_truth, self._lidar2img = ground_truth, lidar2img
-        self._maps, self._areas = maps, areas
-        self._bev_generator = bev_generator
+        self._areas, self._maps, self._bev_generator = areas, maps, bev_generator
 
     @cached_property
     def generated_bev(self) -> Tensor:
         """(B, C, H, W): the teacher's map, made of the student's own with a part of its areas hidden."""
-        bev = self._maps.bev
-        hidden = bev_areas(self._instance_boxes, bev.student.shape[-2:], bev, self._areas)
-        return self._bev_generator(self.student_bev, hidden)
+        hidden = weights_of([areas.hidden_bev for areas in self._areas])
+        return self._bev_generator(self.student_bev, hidden[:, 0])
 
     @property
     def student_bev(self) -> Tensor:
@@ -62,31 +57,22 @@ class DistillationStep:
         """(B, C, H, W)."""
         return self.teacher.map(self._maps.bev.teacher.name)
 
-    @cached_property
-    def confidence(self) -> Tensor:
-        """(B, Q), zero for queries that are not confident."""
-        return self.teacher.confidence(min_score=self._areas.min_score, at_most=self._areas.at_most)
+    @property
+    def confidence(self) -> list[Region]:
+        """(Q,) of each sample, zero for queries that are not confident."""
+        return [areas.confidence for areas in self._areas]
 
-    @cached_property
-    def bev_area(self) -> Tensor:
-        """(B, H, W) bool."""
-        bev = self._maps.bev
-        return bev_areas(self._instance_boxes, bev.teacher.shape[-2:], bev, self._areas)
+    @property
+    def bev_area(self) -> list[Region]:
+        """(1, H, W) of each sample."""
+        return [areas.bev for areas in self._areas]
 
-    @cached_property
-    def pv_areas(self) -> list[Tensor]:
-        """For each compared level (B, N, h, w) bool."""
-        return image_areas(self._instance_boxes, self._lidar2img, self._maps.levels, self._areas)
+    @property
+    def pv_areas(self) -> list[list[Region]]:
+        """For each compared level (N, h, w) of each sample."""
+        return [list(level) for level in zip(*(areas.images for areas in self._areas), strict=True)]
 
-    @cached_property
-    def heatmap(self) -> Tensor:
-        """(B, H, W) in [0, 1]."""
-        return heatmaps(self._ground_truth, self._maps.bev)
-
-    @cached_property
-    def _instance_boxes(self) -> list[Tensor]:
-        detected = None
-        if self._areas.queries:
-            areas = self._areas
-            detected = self.teacher.detected_boxes(min_score=areas.min_score, at_most=areas.at_most)
-        return instance_boxes(self._ground_truth, detected, self._areas)
+    @property
+    def heatmap(self) -> list[Region]:
+        """(H, W) in [0, 1] of each sample."""
+        return [areas.heatmap for areas in self._areas]

@@ -16,10 +16,11 @@ from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
 from camera3d.files import sha256_of
+from train.distillers.areas import DrawAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
-from train.distillers.fit import compared_maps, wanted_arrays
+from train.distillers.fit import area_artist, compared_maps, wanted_arrays
 from train.engine.options import SOURCES, DistillOptions
 from train.targets import (
     CachedTargets,
@@ -76,8 +77,9 @@ def from_store(
     wanted = wanted_arrays(chosen, maps, teacher)
     check_store(reader.spec, wanted, tuple(n for n, needs in chosen.needs.items() if needs.whole_maps))
     names = dict.fromkeys(name for term in wanted.values() for name in term)
-    source = CacheSource(TargetLayout.of_store(reader.spec))
-    return TargetSetting(digest(reader.spec), index, teacher, maps, source, (CachedTargets(reader, names),))
+    layout = TargetLayout.of_store(reader.spec)
+    transforms = (CachedTargets(reader, names), DrawAreas(area_artist(chosen, maps, teacher), layout))
+    return TargetSetting(digest(reader.spec), index, teacher, maps, CacheSource(layout), transforms)
 
 
 def _cached(

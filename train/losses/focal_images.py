@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.losses.checks import ShapeMismatch, check_shapes, compute_dtype, zero_with_graph
+from train.losses.regions import Regions, per_sample, weights_of
 
 
 class ImageFocalSampling(nn.Module):
@@ -35,7 +36,7 @@ class ImageFocalSampling(nn.Module):
         image_visible: Tensor,
         image_weights: Tensor,
         focal_feats: Tensor,
-        confidence_BQ: Tensor,
+        confidence_BQ: Regions,
     ) -> Tensor:
         """Scalar: squared distance, sum over channels, mean over layers, and over queries by confidence.
 
@@ -52,12 +53,12 @@ class ImageFocalSampling(nn.Module):
 
         Raises ShapeMismatch when shapes do not fit together.
         """
-        self._check(student_maps, image_points, image_visible, image_weights, focal_feats, confidence_BQ)
+        regions, weights_BQ = per_sample(confidence_BQ), weights_of(confidence_BQ)
+        self._check(student_maps, image_points, image_visible, image_weights, focal_feats, weights_BQ)
         dtype = compute_dtype(student_maps[0])
         losses = [zero_with_graph(student_maps)]
         with torch.autocast(student_maps[0].device.type, enabled=False):
-            for b, confidence_Q in enumerate(confidence_BQ):
-                chosen = confidence_Q.nonzero().squeeze(-1)
+            for b, (confidence_Q, chosen, _) in enumerate(regions):
                 if not len(chosen):
                     continue
                 visible = image_visible[b][:, chosen].to(dtype)
@@ -69,7 +70,7 @@ class ImageFocalSampling(nn.Module):
                 distance_Lk = (read_LkC - focal_feats[b][:, chosen].to(dtype)).square().sum(-1)
                 confidence_k = confidence_Q[chosen].to(dtype)
                 losses.append((distance_Lk.mean(0) * confidence_k).sum() / confidence_k.sum())
-        return torch.stack(losses).sum() * (self.weight / max(len(confidence_BQ), 1))
+        return torch.stack(losses).sum() * (self.weight / max(len(regions), 1))
 
     @staticmethod
     def _check(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.losses.checks import ShapeMismatch, check_shapes, compute_dtype, zero_with_graph
+from train.losses.regions import Regions, per_sample, weights_of
 
 
 class FocalSampling(nn.Module):
@@ -37,7 +38,7 @@ class FocalSampling(nn.Module):
         sampling_locations: Tensor,
         attention_weights: Tensor,
         focal_feats: Tensor,
-        confidence_BQ: Tensor,
+        confidence_BQ: Regions,
     ) -> Tensor:
         """Scalar: squared distance, sum over channels, mean over layers, and over queries by confidence.
 
@@ -53,13 +54,13 @@ class FocalSampling(nn.Module):
 
         Raises ShapeMismatch when shapes do not fit together.
         """
-        self._check(student_BCHW, sampling_locations, attention_weights, focal_feats, confidence_BQ)
+        regions, weights_BQ = per_sample(confidence_BQ), weights_of(confidence_BQ)
+        self._check(student_BCHW, sampling_locations, attention_weights, focal_feats, weights_BQ)
         dtype = compute_dtype(student_BCHW)
         losses = [zero_with_graph([student_BCHW, *self.parameters()])]
         # Half precision would cost more in the projections' rounding than the few queries cost in time.
         with torch.autocast(student_BCHW.device.type, enabled=False):
-            for b, confidence_Q in enumerate(confidence_BQ):
-                chosen = confidence_Q.nonzero().squeeze(-1)
+            for b, (confidence_Q, chosen, _) in enumerate(regions):
                 if not len(chosen):
                     continue
                 read_LkC = self._read(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from train.losses.checks import ShapeMismatch, check_shapes, compute_dtype, zero_with_graph
+from train.losses.regions import Regions, Stacked
 
 
 class MaskedGenerator(nn.Module):
@@ -89,7 +90,7 @@ class AreaL2(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, student_BNCHW: Tensor, teacher_BNCHW: Tensor, area_BNHW: Tensor) -> Tensor:
+    def forward(self, student_BNCHW: Tensor, teacher_BNCHW: Tensor, area_BNHW: Regions | Stacked) -> Tensor:
         """Scalar: Σ area · (sum over C of the squared distance) / Σ area of each sample, mean over samples.
 
         Summed over the channels as the released heatmap term is: a mean would weigh a wide map less beside
@@ -100,15 +101,15 @@ class AreaL2(nn.Module):
 
         Raises ShapeMismatch when shapes differ.
         """
-        _check("AreaL2", student_BNCHW, teacher_BNCHW, area_BNHW)
+        area_BNHW = area_BNHW if isinstance(area_BNHW, Stacked) else Stacked.of(area_BNHW)
+        _check("AreaL2", student_BNCHW, teacher_BNCHW, area_BNHW.weight)
         dtype = compute_dtype(student_BNCHW)
+        if not len(area_BNHW.chosen):
+            return zero_with_graph([student_BNCHW])
         # Gathered, not multiplied: areas are a tenth of an image or less, and float32 copies of whole maps
         # of all levels would be the largest thing on the device.
-        cells = area_BNHW.nonzero(as_tuple=True)
-        if not len(cells[0]):
-            return zero_with_graph([student_BNCHW])
-        area = area_BNHW.to(dtype)
-        share = area[cells] / area.sum((1, 2, 3))[cells[0]]
+        cells, area = area_BNHW.places(), area_BNHW.weight.to(dtype)
+        share = area[cells] / area.sum((1, 2, 3))[area_BNHW.sample]
         student = student_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
         teacher = teacher_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
         squared = (student - teacher).square().sum(-1)
@@ -133,17 +134,18 @@ class MaskedGeneration(nn.Module):
         self,
         student_BNCHW: Tensor,
         teacher_BNCHW: Tensor,
-        area_BNHW: Tensor,
+        area_BNHW: Regions,
         rng: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The scalar loss, and the generated maps (B, N, C, H, W) for terms that go on from them.
 
         Raises ShapeMismatch when shapes differ.
         """
-        _check("MaskedGeneration", student_BNCHW, teacher_BNCHW, area_BNHW)
-        maps, area = student_BNCHW.flatten(0, 1), area_BNHW.flatten(0, 1)
+        where = Stacked.of(area_BNHW)
+        _check("MaskedGeneration", student_BNCHW, teacher_BNCHW, where.weight)
+        maps, area = student_BNCHW.flatten(0, 1), where.weight.flatten(0, 1)
         if self.skip_empty:
-            seen = area.flatten(1).any(1).nonzero().squeeze(-1)
+            seen = where.parts
             if len(seen):
                 part = self.generator(maps[seen], area[seen], rng)
                 generated = part.new_zeros(maps.shape).index_copy(0, seen, part)
@@ -152,7 +154,7 @@ class MaskedGeneration(nn.Module):
         else:
             generated = self.generator(maps, area, rng)
         generated = generated.view(student_BNCHW.shape)
-        loss = self.distance(generated, teacher_BNCHW, area_BNHW)
+        loss = self.distance(generated, teacher_BNCHW, where)
         return loss + zero_with_graph([student_BNCHW, *self.generator.parameters()]), generated
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.losses.checks import check_shapes, compute_dtype, zero_with_graph
+from train.losses.regions import Regions, Stacked
 
 # Centre x, y, log w, log l, z, log h, sin, cos count fully, the two velocities a fifth, as in the official
 # detection losses.
@@ -38,7 +40,7 @@ class QueryAlignment(nn.Module):
     ) -> None:
         super().__init__()
         self.logit_weight, self.box_weight = logit_weight, box_weight
-        self.code_weights = tuple(code_weights)
+        self.register_buffer("code_weights", torch.tensor(code_weights), persistent=False)
 
     def forward(
         self,
@@ -46,7 +48,7 @@ class QueryAlignment(nn.Module):
         student_boxes: Tensor,
         teacher_logits: Tensor,
         teacher_boxes: Tensor,
-        confidence_BQ: Tensor,
+        confidence_BQ: Regions,
     ) -> tuple[Tensor, Tensor]:
         """The scalar losses of logits and of boxes: sums over K and over the 10 numbers, mean over layers.
 
@@ -60,7 +62,7 @@ class QueryAlignment(nn.Module):
 
         Raises ShapeMismatch when shapes do not fit together.
         """
-        logit_shape = tuple(student_logits.shape)
+        where, logit_shape = Stacked.of(confidence_BQ), tuple(student_logits.shape)
         box_shape = (*logit_shape[:3], len(self.code_weights))
         check_shapes(
             "QueryAlignment",
@@ -68,15 +70,14 @@ class QueryAlignment(nn.Module):
             teacher_logits=(teacher_logits, logit_shape),
             student_boxes=(student_boxes, box_shape),
             teacher_boxes=(teacher_boxes, box_shape),
-            confidence=(confidence_BQ, (logit_shape[0], logit_shape[2])),
+            confidence=(where.weight, (logit_shape[0], logit_shape[2])),
         )
         zero = zero_with_graph([student_logits, student_boxes])
-        chosen = confidence_BQ.nonzero(as_tuple=True)
-        if not len(chosen[0]) or not student_logits.shape[1]:
+        if not len(where.chosen) or not student_logits.shape[1]:
             return zero, zero
-        dtype = compute_dtype(student_logits)
-        confidence = confidence_BQ.to(dtype)
-        share_n = confidence[chosen] / (confidence.sum(-1)[chosen[0]] * len(confidence))
+        dtype, chosen = compute_dtype(student_logits), where.places()
+        confidence = where.weight.to(dtype)
+        share_n = confidence[chosen] / (confidence.sum(-1)[where.sample] * len(confidence))
 
         def chosen_Ln(values_BLQ: Tensor) -> Tensor:
             return values_BLQ.transpose(0, 1)[:, *chosen].to(dtype)
@@ -88,7 +89,7 @@ class QueryAlignment(nn.Module):
         divergence_Ln = (cross_entropy - entropy).sum(-1)
 
         student, teacher = chosen_Ln(student_boxes), chosen_Ln(teacher_boxes)
-        distance_Ln = ((student - teacher).abs() * student.new_tensor(self.code_weights)).sum(-1)
+        distance_Ln = ((student - teacher).abs() * self.code_weights.to(dtype)).sum(-1)
         return (
             self.logit_weight * (divergence_Ln * share_n).sum(-1).mean(),
             self.box_weight * (distance_Ln * share_n).sum(-1).mean(),

@@ -70,6 +70,14 @@ class TeacherTargets:
             for sample in self.samples
         ]
 
+    def on_host(self) -> list[TeacherTargets]:
+        """For each sample what areas are drawn from, in the host's memory."""
+        names = (DETECTION_BOXES, DETECTION_SCORES, "query_logits", CONFIDENT_ARRAY)
+        return [
+            TeacherTargets([{name: sample[name].cpu() for name in names if name in sample}], self.layout)
+            for sample in self.samples
+        ]
+
     @property
     def _device_type(self) -> str:
         return next(iter(self.samples[0].values())).device.type
@@ -87,8 +95,7 @@ class TeacherTargets:
         rows, kept = self._rows(sample, name), self._kept(sample)
         if kept is not None:
             full = rows.new_zeros(self.layout.num_queries, *rows.shape[1:])
-            full[kept] = rows
-            rows = full
+            rows = full.masked_scatter(kept.view(-1, *[1] * (rows.dim() - 1)), rows)
         return rows.movedim(0, self.layout.query_axes[name])
 
     @staticmethod
@@ -108,9 +115,11 @@ class TeacherTargets:
         filled = blocks.repeat_interleave(side, -2).repeat_interleave(side, -1)
         filled = filled[..., : mask.shape[-2], : mask.shape[-1]].movedim(-3, -1).contiguous()
         scale = sample[f"{name}_scale"]
+        cells = sample[f"{name}_cells"]
+        # Counted out by their known number and put in by the mask: nothing that a GPU's host waits for.
         if mask.dim() == 3:
-            scale = scale[mask.nonzero(as_tuple=True)[0]]
-        filled[mask] = _dequantise(sample[f"{name}_cells"], scale)
+            scale = scale.repeat_interleave(mask.flatten(1).sum(1), 0, output_size=len(cells))
+        filled = filled.masked_scatter(mask[..., None], _dequantise(cells, scale))
         return filled.movedim(-1, -3)
 
 

@@ -1,7 +1,7 @@
 """DETR3D's cross-attention: every query reads the image maps at the projections of one 3D point.
 
 Shapes: B batch, N cameras, Q object queries, C channels, V image levels, S cells of all levels of an image,
-R pairs of a query and a camera that sees it.
+R pairs of a query and a camera.
 Source: Wang et al., DETR3D, CoRL 2021, eq. 5-7, with the learnt weights of the released code. Parameter names
 are those of the official checkpoints.
 """
@@ -58,21 +58,24 @@ class ImageTable(NamedTuple):
     def read(self, points_BQN2: Tensor, visible_BQN: Tensor, weights_BQNV: Tensor) -> Tensor:
         """(B, Q, C): the weighted sum over levels and the cameras that see the point; zero if none does.
 
-        Bilinear, cells outside a map count as zero. Cells of other cameras are never touched.
+        Bilinear, cells outside a map count as zero. In place of a camera that does not see the point, one
+        that does is read again with weight zero: to find the pairs of a query and a camera first takes
+        longer, and makes a GPU's host wait in every layer.
         """
         B, Q, N = visible_BQN.shape
-        sample, _, camera = visible_BQN.nonzero(as_tuple=True)
-        points_R2, weights_RV = points_BQN2[visible_BQN], weights_BQNV[visible_BQN]
+        seeing_BQ1 = visible_BQN.int().argmax(-1, keepdim=True)
+        camera_BQN = torch.arange(N, device=visible_BQN.device).where(visible_BQN, seeing_BQ1)
+        image_BQN = torch.arange(B, device=visible_BQN.device).view(B, 1, 1) * N + camera_BQN
+        points_R2 = points_BQN2.flatten(0, 2)
+        weights_RV = (weights_BQNV * visible_BQN[..., None]).flatten(0, 2)
         with torch.autocast(points_R2.device.type, enabled=False):
             plan = RowPlan.build(self.map_shapes, lanes=1, points=1, like=points_R2)
             pixel_2RV = (points_R2.T[..., None].contiguous() * plan.size_2c).sub_(0.5)
             rows, strengths = bilinear_rows(pixel_2RV, weights_RV.to(points_R2.dtype), plan)
             cells_an_image = sum(h * w for h, w in self.map_shapes)
-            rows = rows + ((sample * N + camera) * cells_an_image)[:, None].int()
-            read_RC = weighted_rows(self.cells_BNSxC, rows, strengths)
-        # A place a camera, then their sum: the same order of additions in every run.
-        slots = read_RC.new_zeros(B, Q, N, read_RC.shape[-1])
-        return slots.index_put((visible_BQN,), read_RC).sum(2)
+            rows = rows + (image_BQN.view(-1, 1) * cells_an_image).int()
+            read = weighted_rows(self.cells_BNSxC, rows.view(B * Q, -1), strengths.view(B * Q, -1))
+        return read.view(B, Q, -1).where(visible_BQN.any(-1, keepdim=True), 0)
 
 
 class CameraCrossAttention(nn.Module):

@@ -32,6 +32,6 @@ def decode_queries(
     scores = logits.sigmoid().flatten()
     scores, flat = scores.topk(min(max_detections, len(scores)))
     boxes = decode_official(boxes[flat // logits.shape[-1]])
-    kept = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(-1)
+    kept = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(-1).nonzero().squeeze(-1)
     labels = flat % logits.shape[-1]
     return Detections(boxes=boxes[kept], scores=scores[kept], labels=labels[kept])

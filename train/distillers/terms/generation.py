@@ -82,6 +82,6 @@ class BevGeneration(Term):
         else:
             size = wanted.shape[-2:]
             student = F.interpolate(step.student_bev, size=size, mode="bilinear", align_corners=False)
-        loss = self.distance(student[:, None], wanted[:, None], area[:, None])
+        loss = self.distance(student[:, None], wanted[:, None], area)
         # Without an area the distance has met no cell: the generator takes part in every step all the same.
         return {"loss_bev_generation": loss + zero_with_graph([student])}
