@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# cpu: a PyTorch without CUDA, make setup TORCH=cpu
+TORCH  :=
 # shipped, or train: make demo TEACHER=train
 TEACHER := shipped
 DEMO   := work/demo$(if $(filter train,$(TEACHER)),-train)
@@ -14,12 +16,13 @@ help:
 	@echo "make demo        scenes, store of the shipped teacher, student alone and distilled, scored and pictured"
 	@echo "                 ($(DEMO); TEACHER=train trains a teacher first)"
 	@echo "make test        ruff, import-linter and pytest"
+	@echo "make setup       what both need, in $(VENV); says first what it downloads and builds (TORCH=cpu: no CUDA)"
 	@echo "make clean-demo  remove what the demo wrote"
 
 setup: $(READY)
 
-$(READY): setup.cfg pyproject.toml constraints.txt tools/setup.sh
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh tools/setup.sh
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt tools/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH="$(TORCH)" sh tools/setup.sh
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -190,6 +190,15 @@ def json_object(value: object) -> dict[str, Any]:
     return _json_copy(value)
 
 
+def flags(value: object) -> dict[str, bool]:
+    """A mapping of texts to true or false; comes out as a copy."""
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(item, bool) for key, item in value.items()
+    ):
+        raise Unfit("an object of true and false")
+    return dict(value)
+
+
 def canonical_json(value: object) -> bytes:
     """The one spelling of a JSON value that checksums and fingerprints are computed over."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

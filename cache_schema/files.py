@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,22 @@ def remove_abandoned(store: StorePath, *, of_other_machines: bool = False) -> li
                 finally:
                     os.close(descriptor)
     return removed
+
+
+def other_machines_at_work(store: Path, within_s: float) -> list[str]:
+    """Temporary folders of other machines in which a file was written within these seconds; names, sorted."""
+    found, since = [], time.time() - within_s
+    for name in sorted(os.listdir(store)):
+        made_by = _STAGING_NAME.fullmatch(name)
+        if made_by is None or made_by[1] == machine_tag():
+            continue
+        for folder, _, files in os.walk(store / name):
+            paths = (folder, *(os.path.join(folder, file) for file in files))
+            with contextlib.suppress(FileNotFoundError):  # published meanwhile
+                if max(os.lstat(path).st_mtime for path in paths) > since:
+                    found.append(name)
+                    break
+    return found
 
 
 def machine_tag() -> str:

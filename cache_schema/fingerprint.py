@@ -22,6 +22,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "camera order": ("inputs", "camera_order"),
     "image shape": ("inputs", "image_shape"),
     "input pipeline": ("inputs", "pipeline"),
+    "inputs present": ("inputs", "present"),
     "class order": ("outputs", "class_names"),
     "box convention": ("outputs", "box_convention"),
     "query box encoding": ("outputs", "query_box_encoding"),

@@ -13,6 +13,8 @@ from pathlib import Path
 EXAMPLES = {
     "info": "info teacher.zarr --json",
     "show": "show teacher.zarr ca9a282c9e77460f8360f564131a8af5 --png frame.png --dataroot data/nuscenes",
+    "tokens": "tokens teacher.zarr",
+    "report": "report teacher.zarr --out report.html --dataroot data/nuscenes",
     "verify": "verify teacher.zarr --jobs 4",
     "diff": "diff teacher.zarr other.zarr --tolerance 0.001",
     "plan": "plan configs/demo/teacher.py --version v1.0-trainval --split train --profile compact --fps 5",
@@ -22,7 +24,7 @@ EXAMPLES = {
 def parse(argv: list[str] | None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info|show|verify|diff|plan")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(EXAMPLES))
 
     def command(name: str, sentence: str) -> argparse.ArgumentParser:
         example = f"python cache_schema/inspect_cache.py {EXAMPLES[name]}"
@@ -34,6 +36,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     info.add_argument("store", help="folder of the store, or s3://bucket/prefix")
     info.add_argument("--json", action="store_true", help="the same as JSON, with every scene")
 
+    tokens = command("tokens", "The scenes of a store with their sample tokens: what show can be asked for.")
+    tokens.add_argument("store", help="folder of the store, or s3://bucket/prefix")
+    tokens.add_argument("--json", action="store_true", help="the same as JSON, tokens by scene")
+
     show = command("show", "Statistics of one sample, and a picture of it.")
     show.add_argument("store", help="folder of the store, or s3://bucket/prefix")
     show.add_argument("sample_token", help="the sample, as the dataset calls it")
@@ -41,9 +47,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--png", type=Path, metavar="FILE", help="draw maps, boxes and focal areas (matplotlib)"
     )
     show.add_argument(
-        "--dataroot", type=Path, help="folder of the dataset: draw the boxes over its images too"
+        "--dataroot", type=Path, help="folder of the dataset: draw its images and its ground truth too"
     )
     show.add_argument("--min-score", type=float, default=0.3, help="of boxes that are drawn (default 0.3)")
+
+    report = command("report", "One HTML page of a store: facts, health, samples with boxes, histograms.")
+    report.add_argument("store", help="folder of the store, or s3://bucket/prefix")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", default=Path("report.html"), help="default report.html"
+    )
+    report.add_argument("--dataroot", type=Path, help="folder of the dataset: its images and ground truth")
+    report.add_argument("--samples", type=positive(int), default=12, help="samples to show (default 12)")
+    report.add_argument(
+        "--min-score", type=share, default=0.3, help="where the threshold stands at first (default 0.3)"
+    )
+    report.add_argument("--skip-verify", action="store_true", help="do not read all bytes, for a large store")
+    report.add_argument(
+        "--jobs", type=positive(int), default=1, help="processes that verify the store (default 1)"
+    )
 
     verify = command(
         "verify", "Read everything against the checksums; exit 1 and a list when something is wrong."

@@ -13,7 +13,19 @@ from typing import Annotated, Any
 from cache_schema import __version__
 from cache_schema.array_spec import ArraySpec
 from cache_schema.errors import Problem, SchemaTooNew, SchemaTooOld, shown
-from cache_schema.fields import Fact, each, fact, flag, integer, json_object, number, one_of, optional, text
+from cache_schema.fields import (
+    Fact,
+    each,
+    fact,
+    flag,
+    flags,
+    integer,
+    json_object,
+    number,
+    one_of,
+    optional,
+    text,
+)
 from cache_schema.profiles import PROFILES, layout_problems, stored_arrays
 
 SCHEMA_VERSION = 2
@@ -47,6 +59,7 @@ class InputFacts(Fact):
     camera_order: Annotated[tuple[str, ...], each(text(), minimum=1, unique=True)]
     image_shape: Annotated[tuple[int, ...], each(integer(1), minimum=2)]  # height, width in pixels, padded
     pipeline: Annotated[Mapping[str, Any], json_object]  # scaling, padding, normalisation, colour order
+    present: Annotated[Mapping[str, bool], flags]  # of what it reads and a dataset may lack: "can_bus"
 
 
 @dataclass(frozen=True, kw_only=True)

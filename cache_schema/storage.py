@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from cache_schema.errors import Corrupt, StorageUnavailable, StoreNotFound
+from cache_schema.errors import Corrupt, StorageUnavailable, StoreNotFound, Unreadable
 from cache_schema.s3_client import ObjectExists, request
 
 _SCHEME = "s3://"
@@ -169,11 +170,13 @@ def store_path(place: "str | StorePath") -> StorePath:
 
 
 def names_in(folder: StorePath) -> list[str]:
-    """Names in a folder, sorted; none when there is no such folder."""
+    """Names in a folder, sorted; none when there is no such folder. Raises Unreadable."""
     try:
         return sorted(folder.names() if isinstance(folder, S3Path) else os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []
+        raise Unreadable(f"{folder} cannot be listed: {error.strerror}.\nLet this user read it.") from None
 
 
 def names_below(folder: StorePath) -> tuple[list[str], list[str]]:

@@ -95,6 +95,11 @@ def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[
         for key in wanted
         if key in weights and wanted[key].shape != weights[key].shape
     ]
+    if unexpected and any(key.startswith("student.") for key in weights):
+        raise CheckpointMismatch(
+            f"{source} is a checkpoint of a distillation, to go on from with --resume: use last.pth beside"
+            " it, or best.pth, which hold the student alone"
+        )
     if missing or unexpected or misshapen:
         lines = [f"{source} does not fit the detector ({len(wanted)} entries); nothing was loaded"]
         for title, keys in (("missing", missing), ("unexpected", unexpected), ("other shape", misshapen)):

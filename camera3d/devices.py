@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +15,7 @@ from camera3d.errors import ConfigInvalid
 
 # One process may evaluate, or write a large checkpoint, while the others wait.
 TIMEOUT = timedelta(hours=2)
+DEVICE_HELP = "cpu, cuda or cuda:N (default: a GPU where there is one)"
 
 
 def checked_device(name: str | None) -> torch.device:
@@ -42,6 +44,14 @@ def checked_device(name: str | None) -> torch.device:
                 " one process for each"
             )
         torch.cuda.set_device(device)
+    return device
+
+
+def told(device: torch.device) -> torch.device:
+    """The device itself, after the first process has said on stderr which one it is."""
+    if is_first_process():
+        name = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+        sys.stderr.write(f"device: {device}{name}\n")
     return device
 
 

@@ -41,6 +41,14 @@ class ImagesBroken(Camera3DError):
         return type(self), (self.args[0], tuple(zip(self.paths, self.reasons, strict=True)))
 
 
+class InputsPartial(Camera3DError):
+    """Some scenes have an input that the detector reads, and others lack it."""
+
+
+class DataWorkerDied(Camera3DError):
+    """A process that reads images and targets ahead was killed."""
+
+
 class SceneGap(Camera3DError):
     """The keyframes of a scene are not one unbroken, evenly spaced chain."""
 

@@ -3,8 +3,9 @@
     python -m demo --out work/demo
 
 Generates synthetic scenes, dumps, verifies and pictures the shipped teacher's store of them, trains a student
-alone and one from the store (same seed, same steps), and scores all three with the devkit. `--teacher train`
-trains a teacher first. A stage that is done is reused; `make clean-demo` removes everything.
+alone and one from the store (same seed, same steps), scores all three with the devkit, and writes a page of
+the store and one that compares the three. `--teacher train` trains a teacher first. A stage that is done is
+reused; `make clean-demo` removes everything.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
+from camera3d.config_files import configs_folder
 from camera3d.data import load_or_build_index
 from camera3d.errors import Camera3DError
 from demo import ROOT
@@ -29,8 +31,9 @@ from demo.stages import BATCH_SIZE, SCENES, StageFailed, Stages, cores, processe
 from demo.teacher import WEIGHTS, train, weights_of
 from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION
 
-CONFIGS = ROOT / "configs" / "demo"
+CONFIGS = configs_folder() / "demo"
 INSPECT = ROOT / "cache_schema" / "inspect_cache.py"
+COMPARE = ROOT / "train" / "compare.py"
 HELD_OUT = 6  # one scene in so many
 
 
@@ -74,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = teacher_weights(stages, args)
         seconds = run(stages, checkpoint, args)
         token = pictured(stages, stages.folder / "demo.png")
+        page = compared(stages)
         print(table(stages, checkpoint, seconds))
     except (StageFailed, CacheError, Camera3DError) as error:
         print(f"{error}", file=sys.stderr)
@@ -83,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(f"\nThis call took {time.perf_counter() - start:.0f} s.")
     print(f"sample {token}: {stages.folder / 'demo.png'}")
-    print(f"a sample of the store: {stages.folder / 'store.png'}")
+    print(f"a sample of the store: {stages.folder / 'store.png'}; the store: {stages.folder / 'store.html'}")
+    print(f"losses, scores, curves and frames of all three: {page}")
     return 0
 
 
@@ -171,6 +176,20 @@ def pictured(stages: Stages, path: Path) -> str:
         found.append(Panel.of_results(title, frame, boxes, len(annotated.classes)))
     draw(annotated, found, frame, stages.folder / "data", path)
     return frame.sample_token
+
+
+def compared(stages: Stages) -> Path:
+    """A page with all three side by side, and one of the store; returns the first."""
+    data, page, store = stages.folder / "data", stages.folder / "compare.html", stages.folder / "store.html"
+    dataset = ["--dataroot", data]
+    stages.run(
+        "report", [INSPECT, "report", stages.folder / "store.zarr", "--out", store, *dataset], makes=store
+    )
+    folders = [stages.folder / contestant.folder for contestant in CONTESTANTS.values()]
+    names = ["--names", *CONTESTANTS]
+    command = [COMPARE, *folders, *names, "--out", page, *dataset, "--version", VERSION]
+    stages.run("compare", command, makes=page)
+    return page
 
 
 def _megabytes(folder: Path) -> float:

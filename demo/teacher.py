@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from demo import ROOT
+from camera3d.config_files import configs_folder
 from demo.stages import BATCH_SIZE, SCENES, Stages, processes, schedule
 
-CONFIG = ROOT / "configs" / "demo" / "teacher.py"
+CONFIG = configs_folder() / "demo" / "teacher.py"
 WEIGHTS = CONFIG.with_suffix(".pth")
 SEED = 7  # of its scenes; those that it is dumped over have others
 NAME = "run"

@@ -34,8 +34,8 @@ def explained(store: StorePath, missing_nbytes: Callable[[], int]) -> Iterator[N
         remedy = "Make room" if error.errno in _FULL else "Make it writable"
         raise NotWritable(
             f"{os.strerror(error.errno)}: {error.filename or store}\n"
-            f"  needed  {_megabytes(missing_nbytes())} at most, for the scenes that are missing in {store}\n"
-            f"  free    {_megabytes(_free_nbytes(store))} on that disk\n"
+            f"  needed  {megabytes(missing_nbytes())} at most, for the scenes that are missing in {store}\n"
+            f"  free    {megabytes(free_nbytes(store))} on that disk\n"
             f"{remedy} and run the same command again: scenes that are published are kept."
         ) from error
 
@@ -46,12 +46,12 @@ def missing_nbytes(store: StorePath, spec: StoreSpec, planned: Mapping[str, int]
     return sum(n for name, n in planned.items() if name not in published) * spec.bytes_per_sample
 
 
-def _free_nbytes(store: StorePath) -> int:
+def free_nbytes(store: StorePath) -> int:
     if isinstance(store, S3Path):
         return shutil.disk_usage(tempfile.gettempdir()).free  # where its scenes are made
     there = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
     return shutil.disk_usage(there).free
 
 
-def _megabytes(n_bytes: int) -> str:
+def megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:,.1f} MB ({n_bytes:,} bytes)"

@@ -18,6 +18,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from camera3d.config_printing import add_print_config, print_config
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -42,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random weights of --untrained (default 0)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument(
         "--arrays", default="bev,pv,queries", help="comma-separated groups to store (default bev,pv,queries)"
     )
@@ -69,6 +71,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image before the first scene, so that no damaged file stops a long dump",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of every process (default 4)")
     parser.add_argument(
         "--shard", metavar="I/N", help="dump part I of N, counted from 1; others dump the other parts"
@@ -76,6 +83,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print what would be done, and write nothing"
+    )
+    add_print_config(parser)
     return parser.parse_args(argv)
 
 
@@ -89,10 +100,13 @@ def margins(text: str) -> tuple[float, float]:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    if args.print_config:
+        return print_config(args.config)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
     from cache_schema.storage import store_path
-    from camera3d.errors import Camera3DError
+    from camera3d.errors import Camera3DError, DataWorkerDied, ImagesBroken
+    from extract.dry_run import dry_run
     from extract.focal_areas import FocalOptions
     from extract.interrupt import EXIT_CODE, stop_on_signals
     from extract.report import summary
@@ -100,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
 
     resume = f"Resume with:  {command_line(sys.argv[1:] if argv is None else argv)}"
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    options = {name: value for name, value in vars(args).items() if name != "untrained"}
+    options = {n: v for n, v in vars(args).items() if n not in ("untrained", "dry_run", "print_config")}
     options["arrays"] = tuple(args.arrays.split(","))
     bev_margin, pv_margin = options.pop("focal_margins")
     options["focal"] = FocalOptions(
@@ -108,13 +122,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         with stop_on_signals():
+            if args.dry_run:
+                print(dry_run(DumpOptions(**options)))
+                return 0
             report, spec = run_dump(DumpOptions(**options))
     except KeyboardInterrupt as stop:
         print(f"stopped ({stop}); published scenes are kept.\n{resume}", file=sys.stderr)
         return EXIT_CODE
     except (CacheError, Camera3DError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        if isinstance(error, NotWritable):
+        if isinstance(error, NotWritable | DataWorkerDied | ImagesBroken) and not args.dry_run:
             print(resume, file=sys.stderr)
         return 2
     print(summary(report, spec, store_path(args.out)))
@@ -124,8 +141,14 @@ def main(argv: list[str] | None = None) -> int:
 def command_line(argv: Sequence[str]) -> str:
     """This command, to be pasted into a shell. Any number of processes may continue a dump."""
     processes = os.environ.get("LOCAL_WORLD_SIZE")
-    launcher = ["torchrun", "--nproc-per-node", processes] if processes else ["python"]
-    return shlex.join([*launcher, "extract/dump_teacher.py", *argv])
+    packaged = os.path.basename(sys.argv[0]) == "focalcache dump"
+    if processes:
+        launcher = ["torchrun", "--nproc-per-node", processes]
+        command = ["-m", "focalcache", "dump"] if packaged else ["extract/dump_teacher.py"]
+    else:
+        launcher = []
+        command = ["focalcache", "dump"] if packaged else ["python", "extract/dump_teacher.py"]
+    return shlex.join([*launcher, *command, *argv])
 
 
 if __name__ == "__main__":

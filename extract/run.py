@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
 from cache_schema.errors import AlreadyPublished, FingerprintMismatch, SampleMissing, StoreNotFound
 from cache_schema.fingerprint import difference
@@ -17,9 +18,10 @@ from cache_schema.store_plan import StorePlan, some
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
+from camera3d.data.worker_errors import worker_deaths_told
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
-from camera3d.devices import checked_device
+from camera3d.devices import checked_device, told
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from camera3d.logs import quiet_mmengine
 from extract.disk_errors import explained, missing_nbytes
@@ -27,7 +29,8 @@ from extract.engine import DumpReport, dump
 from extract.focal_areas import FocalAreas, FocalOptions, covered_m
 from extract.numerics import fixed_numerics
 from extract.sharding import process_shard, scenes_of
-from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec
+from extract.sharing import one_dump_at_a_time
+from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec, require_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class DumpOptions:
     out: str
     checkpoint: str | None = None
     seed: int = 0
-    device: str = "cpu"
+    device: str | None = None  # a GPU where there is one
     arrays: Sequence[str] = tuple(ARRAY_GROUPS)
     profile: str = "exact"
     focal: FocalOptions = field(default_factory=FocalOptions)
@@ -50,6 +53,28 @@ class DumpOptions:
     threads: int | None = None
     shard: str | None = None
     max_gap_s: float = 0.9
+    check_images: bool = False  # decode every image before the first scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedDump:
+    """A dump of which everything has been loaded and checked, and nothing written.
+
+    Attributes:
+        planned: samples of every scene of the store, by name.
+        part: the scenes of this process; of these `todo` are not published.
+    """
+
+    config: Config
+    detector: Detector
+    pipeline: ImagePipeline
+    device: torch.device
+    spec: StoreSpec
+    focal: FocalAreas | None
+    planned: Mapping[str, int]
+    part: NuScenesIndex
+    todo: NuScenesIndex
+    store: StorePath
 
 
 def run_dump(options: DumpOptions) -> tuple[DumpReport, StoreSpec]:
@@ -63,14 +88,18 @@ def run_dump(options: DumpOptions) -> tuple[DumpReport, StoreSpec]:
         KeyboardInterrupt: from a signal; the store can be resumed.
     """
     check_options(options)
-    index = load_or_build_index(
+    return dump_index(options, chosen_index(options))
+
+
+def chosen_index(options: DumpOptions) -> NuScenesIndex:
+    """The frames that the store is to hold."""
+    return load_or_build_index(
         options.dataroot,
         options.version,
         options.split,
         scenes=options.scenes,
         max_gap_s=options.max_gap_s,
     )
-    return dump_index(options, index)
 
 
 def check_options(options: DumpOptions) -> None:
@@ -80,8 +109,10 @@ def check_options(options: DumpOptions) -> None:
         ConfigInvalid: config, device, shard or numbers cannot be.
         CheckpointMismatch: there is no such checkpoint file.
     """
-    ImagePipeline.from_config(load_config(options.config).inputs)
-    checked_device(options.device)
+    config = load_config(options.config)
+    require_teacher(config)
+    ImagePipeline.from_config(config.inputs)
+    told(checked_device(options.device))
     process_shard(options.shard, os.environ)
     if options.workers < 0 or (options.threads is not None and options.threads < 1):
         raise ConfigInvalid(
@@ -95,32 +126,14 @@ def check_options(options: DumpOptions) -> None:
 def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, StoreSpec]:
     """`run_dump` for an index that is there already."""
     shard = process_shard(options.shard, os.environ)
-    device = checked_device(options.device)
-    with fixed_numerics(options.threads) as threads:
-        config = load_config(options.config)
-        pipeline = ImagePipeline.from_config(config.inputs)
-        pipeline.require_fit(*index.image_sizes)
-        detector, weights = load_teacher(options, config)
-        spec = build_store_spec(
-            detector=detector,
-            config=config,
-            pipeline=pipeline,
-            index=index,
-            weights=weights,
-            groups=options.arrays,
-            profile=options.profile,
-            focal=options.focal,
-            device=device,
-            threads=threads,
-        )
-        focal = None
-        if options.profile == "focal":
-            focal = FocalAreas(options.focal, arrays=spec.arrays, range_m=covered_m(spec.teacher_outputs))
-        planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
-        part = index.select(scenes_of(shard, planned))
-        store = store_path(options.out)
-        check_images(options.dataroot, unpublished(part, open_store(store, spec, planned)).frames())
-        with explained(store, lambda: missing_nbytes(store, spec, planned)):
+    with (
+        fixed_numerics(options.threads) as threads,
+        one_dump_at_a_time(store_path(options.out), shard, chosen=options.shard is not None),
+    ):
+        ready = prepared(options, index, threads)
+        detector, pipeline, device, focal = ready.detector, ready.pipeline, ready.device, ready.focal
+        store, spec, planned, part = ready.store, ready.spec, ready.planned, ready.part
+        with worker_deaths_told(), explained(store, lambda: missing_nbytes(store, spec, planned)):
             writer = open_store(store, spec, planned) or create_store(store, spec, planned)
             writer.remove_abandoned()
             head = {key: value.float().cpu().numpy() for key, value in detector.head_weights().items()}
@@ -141,6 +154,47 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
             require_published(part.scene_names, missing, store)
             sealed = not missing and writer.seal()
     return replace(report, shard=str(shard), scenes_missing=len(missing), sealed=sealed), spec
+
+
+def prepared(options: DumpOptions, index: NuScenesIndex, threads: int) -> PreparedDump:
+    """Load and check everything that a dump needs, under fixed numerics of these `threads`."""
+    device = checked_device(options.device)
+    config = load_config(options.config)
+    pipeline = ImagePipeline.from_config(config.inputs)
+    pipeline.require_fit(*index.image_sizes)
+    detector, weights = load_teacher(options, config)
+    spec = build_store_spec(
+        detector=detector,
+        config=config,
+        pipeline=pipeline,
+        index=index,
+        weights=weights,
+        groups=options.arrays,
+        profile=options.profile,
+        focal=options.focal,
+        device=device,
+        threads=threads,
+    )
+    focal = None
+    if options.profile == "focal":
+        focal = FocalAreas(options.focal, arrays=spec.arrays, range_m=covered_m(spec.teacher_outputs))
+    planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
+    part = index.select(scenes_of(process_shard(options.shard, os.environ), planned))
+    store = store_path(options.out)
+    todo = unpublished(part, open_store(store, spec, planned))
+    check_images(options.dataroot, todo.frames(), decode=options.check_images)
+    return PreparedDump(
+        config=config,
+        detector=detector,
+        pipeline=pipeline,
+        device=device,
+        spec=spec,
+        focal=focal,
+        planned=planned,
+        part=part,
+        todo=todo,
+        store=store,
+    )
 
 
 def load_teacher(options: DumpOptions, config: object) -> tuple[Detector, TeacherWeights]:
@@ -168,7 +222,9 @@ def open_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> 
     problems = difference(spec, writer.spec)
     if problems:
         raise FingerprintMismatch(
-            f"{path} was begun by another dump", problems, "Give another --out, or remove that store."
+            f"{path} was begun by another dump",
+            problems,
+            "Give this dump what that one was given, or another --out; or remove that store.",
         )
     (writer.plan or StorePlan.of({})).require(planned, path)
     return writer

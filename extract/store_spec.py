@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from cache_schema.spec import (
     TeacherFacts,
 )
 from camera3d.boxes import BOX_CONVENTION, QUERY_BOX_ENCODING
-from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex
+from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex, inputs_present
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.builder import build_detector, load_config, plain_config
 from camera3d.errors import Camera3DError, ConfigInvalid
@@ -94,6 +95,18 @@ def array_spec(spec: OutputSpec) -> ArraySpec:
     )
 
 
+def require_teacher(config: Config) -> None:
+    """Raise ConfigInvalid for the config of a distillation: its `model` is the student."""
+    if config.get("distiller") is None:
+        return
+    named = config.get("teacher")
+    teacher = named and os.path.normpath(Path(config.filename or "").parent / named)
+    raise ConfigInvalid(
+        f"config {config.filename} is of a distillation and its `model` is the student; a store is made"
+        f" by the teacher: give {teacher or 'its config'}"
+    )
+
+
 def planned_arrays(config: str | Path, groups: Sequence[str]) -> tuple[ArraySpec, ...]:
     """The arrays of a dump with that config, for who plans one; no weight is drawn.
 
@@ -101,6 +114,7 @@ def planned_arrays(config: str | Path, groups: Sequence[str]) -> tuple[ArraySpec
     """
     try:
         config = load_config(config)
+        require_teacher(config)
         with torch.device("meta"):
             detector = build_detector(config)
         pipeline = ImagePipeline.from_config(config.inputs)
@@ -142,7 +156,10 @@ def build_store_spec(
             random_seed=weights.seed,
         ),
         inputs=InputFacts(
-            camera_order=CAMERA_NAMES, image_shape=pipeline.pad_hw, pipeline=pipeline.to_dict()
+            camera_order=CAMERA_NAMES,
+            image_shape=pipeline.pad_hw,
+            pipeline=pipeline.to_dict(),
+            present=inputs_present(detector.inputs, index),
         ),
         outputs=OutputFacts(
             class_names=detector.class_names,

@@ -15,7 +15,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    from train.engine.options import add_arguments, options_of
+    from train.engine.options import add_arguments, options_of, printed_config
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     from train.engine.run import DistillOptions, distill
 
     try:
+        if args.print_config:
+            return printed_config(args)
         shared = vars(options_of(args))
         names = ("cache", "expect_digest", "allow_partial", "teacher_source")
         own = {name: getattr(args, name) for name in names}

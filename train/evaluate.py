@@ -45,10 +45,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
     parser.add_argument(
-        "--out", metavar="DIR", help="leave results_nusc.json, metrics.json and metrics_summary.json here"
+        "--out", metavar="DIR", help="leave results_nusc.json, metrics and precision-recall curves here"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image before the first frame, so that no damaged file stops a long evaluation",
+    )
     parser.add_argument(
         "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
     )
@@ -59,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError
-    from camera3d.devices import is_first_process
+    from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
     from train.evaluation_run import EvaluationOptions, run_evaluation
 
@@ -67,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         metrics = run_evaluation(EvaluationOptions(**vars(args)))
     except (CacheError, Camera3DError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if tells(error):
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; nothing was scored", file=sys.stderr)

@@ -12,13 +12,15 @@ from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, load_or_build_index
 from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split
+from camera3d.data.worker_errors import worker_deaths_told
 from camera3d.detectors.builder import build_detector, load_config
-from camera3d.devices import checked_device, process_group
+from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import ConfigInvalid
 from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
 from camera3d.evaluation.results_file import check_coverage, check_writable
 from camera3d.evaluation.score import split_tokens
 from camera3d.evaluation.submission import check_class_names
+from train.engine.data import require_images
 from train.targets.stored_detections import check_replayable, stored_detections
 
 
@@ -38,6 +40,7 @@ class EvaluationOptions:
     device: str | None = None  # a GPU where there is one
     workers: int = 2
     max_gap_s: float = 0.9
+    check_images: bool = False
 
 
 def run_evaluation(options: EvaluationOptions) -> Metrics:
@@ -69,6 +72,8 @@ def check_options(options: EvaluationOptions) -> None:
         )
     if options.expect_digest is not None and options.from_cache is None:
         raise ConfigInvalid("--expect-digest is of a store: name it with --from-cache, or leave it out")
+    if options.check_images and options.config is None:
+        raise ConfigInvalid("--check-images is of a detector that sees images: leave it out")
     if options.workers < 0:
         raise ConfigInvalid(f"--workers {options.workers}: must be 0 or more")
     if options.checkpoint is None and _world_size() > 1:
@@ -77,14 +82,16 @@ def check_options(options: EvaluationOptions) -> None:
 
 def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
     """Predict with a plain detector, strictly loaded, and score."""
-    device = checked_device(options.device)
+    device = told(checked_device(options.device))
     config = load_config(options.config)
     pipeline = ImagePipeline.from_config(config.inputs)
     detector = build_detector(config)
     load_official(detector, options.checkpoint)
     index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
     pipeline.require_fit(*index.image_sizes)
-    with process_group(device, tensors=False):
+    with process_group(device, tensors=False), worker_deaths_told():
+        if options.check_images:
+            require_images(options.dataroot, index)
         return evaluate_detector(
             detector,
             index,

@@ -15,7 +15,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    from train.engine.options import add_arguments, options_of
+    from train.engine.options import add_arguments, options_of, printed_config
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -28,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     from train.engine.run import train_detector
 
     try:
+        if args.print_config:
+            return printed_config(args)
         weights = train_detector(options_of(args))
     except Camera3DError as error:
         if tells(error):

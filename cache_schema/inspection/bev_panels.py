@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache_schema.inspection.boxes import ScoredBoxes, box_corners
-from cache_schema.inspection.canvas import FAINT, INK, draw_lines, outline, plain_axes, score_colours
+from cache_schema.inspection.canvas import FAINT, INK, TRUTH, draw_lines, outline, plain_axes, score_colours
+from cache_schema.inspection.dataset_tables import GroundTruth
 from cache_schema.inspection.projections import norm_map, pca_rgb, sampling_density
 from cache_schema.inspection.sample import Sample
 
@@ -48,7 +49,14 @@ def bev_panels(sample: Sample) -> list[tuple[str, np.ndarray | None, str | None]
     return panels
 
 
-def draw_bev(ax: Axes, sample: Sample, title: str, values: np.ndarray | None, colour_map: str | None) -> None:
+def draw_bev(
+    ax: Axes,
+    sample: Sample,
+    truth: GroundTruth | None,
+    title: str,
+    values: np.ndarray | None,
+    colour_map: str | None,
+) -> None:
     """One panel with everything on it."""
     x_from, y_from, _, x_to, y_to, _ = sample.range_m
     if values is not None:
@@ -58,17 +66,26 @@ def draw_bev(ax: Axes, sample: Sample, title: str, values: np.ndarray | None, co
     _rings(ax, max(x_to, y_to))
     if sample.boxes is not None:
         draw_footprints(ax, sample.boxes)
+    if truth is not None:
+        for lines in footprints(truth.boxes):
+            draw_lines(ax, lines, TRUTH, 0.9, dashed=True)
     _ego(ax)
 
 
 def draw_footprints(ax: Axes, boxes: ScoredBoxes) -> None:
     """Boxes from above; the line from the centre leaves through the front. Sure ones lie on top."""
-    corners = box_corners(boxes.boxes)[..., :2]
-    colours = score_colours(boxes.scores)
+    lines, colours = footprints(boxes.boxes), score_colours(boxes.scores)
     for row in np.argsort(boxes.scores, kind="stable"):
-        outline_of_box = corners[row][[0, 2, 6, 4, 0]]
-        heading = np.stack((boxes.boxes[row, :2], corners[row][[4, 6]].mean(axis=0)))
-        draw_lines(ax, (outline_of_box, heading), colours[row], 1.0)
+        draw_lines(ax, lines[row], colours[row], 1.0)
+
+
+def footprints(boxes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Outline and heading of every box (n, ≥ 7) from above, as polylines in metres."""
+    corners = box_corners(boxes)[..., :2]
+    return [
+        (corners[row][[0, 2, 6, 4, 0]], np.stack((box[:2], corners[row][[4, 6]].mean(axis=0))))
+        for row, box in enumerate(boxes)
+    ]
 
 
 def _bev_hw(sample: Sample) -> tuple[int, int]:

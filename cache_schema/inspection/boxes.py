@@ -11,6 +11,7 @@ import numpy as np
 # Corner numbers of `box_corners` that the edges of a box join: front face, back face, and the four between.
 FRONT_EDGES = ((4, 5), (5, 7), (7, 6), (6, 4))
 OTHER_EDGES = ((0, 1), (1, 3), (3, 2), (2, 0), (0, 4), (1, 5), (2, 6), (3, 7))
+FRONT_CROSS = ((4, 7), (5, 6))
 LARGEST_M = 200.0
 NEAR_M = 0.1  # closer to the camera's plane than this, nothing is drawn
 
@@ -45,15 +46,19 @@ def best_boxes(
     """
     n_passed = int((scores >= threshold).sum())
     chosen = slice(min(n_passed, at_most) if n_passed else else_best)
-    # A random teacher may say exp(50) metres: cut off, so that a picture of it can still be drawn.
-    drawn = boxes[chosen].astype(np.float64)
-    drawn[:, 3:6] = drawn[:, 3:6].clip(0, LARGEST_M)
     return ScoredBoxes(
-        boxes=drawn,
+        boxes=drawable(boxes[chosen]),
         scores=scores[chosen],
         labels=labels[chosen],
         threshold=threshold if n_passed else None,
     )
+
+
+def drawable(boxes: np.ndarray) -> np.ndarray:
+    """Boxes (n, 9) as float64 with sides of at most LARGEST_M: a random teacher may say exp(50) metres."""
+    boxes = boxes.astype(np.float64)
+    boxes[:, 3:6] = boxes[:, 3:6].clip(0, LARGEST_M)
+    return boxes
 
 
 def box_corners(boxes: np.ndarray) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""The view of each camera: its finest feature map, its image, and the teacher's boxes projected into both."""
+"""The view of each camera: its finest feature map, its image, and boxes projected into both."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache_schema.inspection.boxes import FRONT_EDGES, OTHER_EDGES, ScoredBoxes, box_corners, project_edge
-from cache_schema.inspection.canvas import draw_lines, outline, plain_axes, score_colours
+from cache_schema.inspection.boxes import FRONT_CROSS, FRONT_EDGES, OTHER_EDGES, box_corners, project_edge
+from cache_schema.inspection.canvas import TRUTH, draw_lines, outline, plain_axes, score_colours
+from cache_schema.inspection.dataset_tables import GroundTruth
 from cache_schema.inspection.projections import pca_rgb
 from cache_schema.inspection.sample import Sample
 
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
 
 # Ahead in the upper row, behind in the lower one, left on the left.
 _SEATS = ("FRONT_LEFT", "FRONT", "FRONT_RIGHT", "BACK_LEFT", "BACK", "BACK_RIGHT")
-_LABEL_FROM_PX = 28  # a box of less height in the image gets no label
+CAMERAS = tuple(f"CAM_{seat}" for seat in _SEATS)
+_PANEL_POINTS = 370  # width of a panel in the picture
+_LABEL_POINTS = 7.0
+_LABEL_FROM = 0.08  # a box that takes a smaller share of the image's height gets no label
 
 
 def camera_seats(camera_order: tuple[str, ...]) -> list[int]:
     """Numbers of the cameras in the order of the panels."""
-    seats = {f"CAM_{seat}": number for number, seat in enumerate(_SEATS)}
+    seats = {camera: number for number, camera in enumerate(CAMERAS)}
     return sorted(range(len(camera_order)), key=lambda n: seats.get(camera_order[n], len(seats)))
 
 
@@ -31,7 +36,7 @@ def pv_colours(sample: Sample) -> np.ndarray:
     return pca_rgb(sample.arrays[sample.finest_pv])
 
 
-def draw_pv(ax: Axes, sample: Sample, camera: int, colours: np.ndarray) -> None:
+def draw_pv(ax: Axes, sample: Sample, truth: GroundTruth | None, camera: int, colours: np.ndarray) -> None:
     """A feature map of one camera in the pixels of the network's input, with boxes."""
     height, width = sample.spec.inputs.image_shape[:2]
     stride = next(array.stride for array in sample.spec.arrays if array.name == sample.finest_pv)
@@ -40,14 +45,12 @@ def draw_pv(ax: Axes, sample: Sample, camera: int, colours: np.ndarray) -> None:
     ax.imshow(colours[camera], extent=extent, interpolation="nearest")
     name = sample.spec.inputs.camera_order[camera]
     plain_axes(ax, f"{sample.finest_pv}, {name}", (0, width), (height, 0))
-    if sample.boxes is not None and "lidar2img" in sample.arrays:
-        classes = sample.spec.outputs.class_names
-        draw_boxes(
-            ax, sample.boxes, sample.arrays["lidar2img"][camera], (width, height), classes, labels=False
-        )
+    if "lidar2img" in sample.arrays:
+        lidar2img = sample.arrays["lidar2img"][camera]
+        _draw_all(ax, sample, truth, lidar2img, (width, height), labels=False)
 
 
-def draw_image(ax: Axes, sample: Sample, camera: int, file: Path) -> None:
+def draw_image(ax: Axes, sample: Sample, truth: GroundTruth | None, camera: int, file: Path) -> None:
     """An image at its own resolution, with boxes."""
     from matplotlib.image import imread
 
@@ -55,39 +58,92 @@ def draw_image(ax: Axes, sample: Sample, camera: int, file: Path) -> None:
     height, width = image.shape[:2]
     ax.imshow(image)
     plain_axes(ax, sample.spec.inputs.camera_order[camera], (0, width), (height, 0))
-    if sample.boxes is not None:
+    if "lidar2img" in sample.arrays:
         # The stored projection leads to the network's pixels; it only scaled the image and padded it behind.
-        scale = float(sample.spec.inputs.pipeline.get("scale", 1.0))
+        scale = input_scale(sample)
         lidar2img = np.diag((1 / scale, 1 / scale, 1.0, 1.0)) @ sample.arrays["lidar2img"][camera]
-        draw_boxes(ax, sample.boxes, lidar2img, (width, height), sample.spec.outputs.class_names)
+        _draw_all(ax, sample, truth, lidar2img, (width, height), labels=True)
 
 
-def draw_boxes(
+def input_scale(sample: Sample) -> float:
+    """Pixels of the network's input to a pixel of the dataset's image."""
+    return float(sample.spec.inputs.pipeline.get("scale", 1.0))
+
+
+def _draw_all(
     ax: Axes,
-    boxes: ScoredBoxes,
+    sample: Sample,
+    truth: GroundTruth | None,
     lidar2img: np.ndarray,
     size_wh: tuple[int, int],
-    class_names: tuple[str, ...],
     *,
-    labels: bool = True,
+    labels: bool,
 ) -> None:
-    """Edges of boxes through a projection (4, 4); the front face is crossed. Sure ones lie on top."""
-    corners = box_corners(boxes.boxes)
-    colours = score_colours(boxes.scores)
-    for row in np.argsort(boxes.scores, kind="stable"):
-        edges = [
-            project_edge(corners[row, a], corners[row, b], lidar2img) for a, b in (*FRONT_EDGES, *OTHER_EDGES)
-        ]
-        edges = [edge for edge in edges if edge is not None]
+    """The ground truth dashed, and over it the teacher's boxes, sure ones on top."""
+    if truth is not None:
+        for edges, _ in projected_boxes(truth.boxes, lidar2img, size_wh).values():
+            draw_lines(ax, edges, TRUTH, pen_points(size_wh[0]), dashed=True)
+    if sample.boxes is None:
+        return
+    boxes, colours = sample.boxes, score_colours(sample.boxes.scores)
+    drawn = projected_boxes(boxes.boxes, lidar2img, size_wh)
+    for row in sorted(drawn, key=lambda row: boxes.scores[row]):
+        edges, cross = drawn[row]
+        draw_lines(ax, edges, colours[row], pen_points(size_wh[0]))
+        draw_lines(ax, cross, colours[row], 0.5)
+    if labels:
+        classes = sample.spec.outputs.class_names
+        texts = {row: f"{classes[boxes.labels[row]]} {boxes.scores[row]:.2f}" for row in drawn}
+        _write_labels(ax, drawn, texts, colours, size_wh)
+
+
+def pen_points(width_px: int) -> float:
+    """Width of a line in points: more than half a pixel of a small image, and never too thin to see."""
+    return float(np.clip(0.6 * _PANEL_POINTS / width_px, 0.9, 1.6))
+
+
+def projected_boxes(
+    boxes: np.ndarray, lidar2img: np.ndarray, size_wh: tuple[int, int]
+) -> dict[int, tuple[list[np.ndarray], list[np.ndarray]]]:
+    """By row of `boxes` (n, ≥ 7), if it is in the image: its edges and the cross on its front, in pixels."""
+    found = {}
+    for row, corners in enumerate(box_corners(boxes)):
+        edges = _projected(corners, (*FRONT_EDGES, *OTHER_EDGES), lidar2img)
         if not edges:
             continue
         points = np.concatenate(edges)
-        low, high = points.min(axis=0), points.max(axis=0)
-        if (high < 0).any() or (low > size_wh).any():
+        if (points.max(axis=0) < 0).any() or (points.min(axis=0) > size_wh).any():
             continue
-        cross = [project_edge(corners[row, a], corners[row, b], lidar2img) for a, b in ((4, 7), (5, 6))]
-        draw_lines(ax, edges, colours[row], 1.0)
-        draw_lines(ax, [line for line in cross if line is not None], colours[row], 0.5)
-        if labels and high[1] - low[1] >= _LABEL_FROM_PX and 0 <= low[0] < size_wh[0] * 0.95 and low[1] > 0:
-            text = f"{class_names[boxes.labels[row]]} {boxes.scores[row]:.2f}"
-            ax.text(*low, text, color=colours[row], fontsize=5.5, va="bottom", path_effects=outline())
+        found[row] = edges, _projected(corners, FRONT_CROSS, lidar2img)
+    return found
+
+
+def _projected(
+    corners: np.ndarray, pairs: Sequence[tuple[int, int]], lidar2img: np.ndarray
+) -> list[np.ndarray]:
+    lines = [project_edge(corners[start], corners[stop], lidar2img) for start, stop in pairs]
+    return [line for line in lines if line is not None]
+
+
+def _write_labels(
+    ax: Axes,
+    drawn: Mapping[int, tuple[list[np.ndarray], list[np.ndarray]]],
+    texts: Mapping[int, str],
+    colours: np.ndarray,
+    size_wh: tuple[int, int],
+) -> None:
+    """Label boxes that are high enough, best first, where no better one's label stands."""
+    width, height = size_wh
+    line_px = _LABEL_POINTS * width / _PANEL_POINTS  # of the image, however many it has
+    taken: list[tuple[float, float, float]] = []
+    for row in sorted(drawn):
+        points = np.concatenate(drawn[row][0])
+        low, high = points.min(axis=0), points.max(axis=0)
+        x, y, text_px = low[0], low[1], 0.6 * line_px * len(texts[row])
+        if high[1] - low[1] < _LABEL_FROM * height or not (0 <= x < width - text_px and y > line_px):
+            continue
+        if any(x < right and left < x + text_px and abs(y - other) < line_px for left, right, other in taken):
+            continue
+        taken.append((x, x + text_px, y))
+        style = {"color": colours[row], "fontsize": _LABEL_POINTS, "va": "bottom"}
+        ax.text(x, y, texts[row], path_effects=outline(), **style)

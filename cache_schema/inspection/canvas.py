@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, PAPER, FAINT = "#f2f2f2", "#14161a", "#8a8f98"
+TRUTH = "#7fe7ff"  # of the ground truth, which is also dashed
 
 
 def require_matplotlib() -> None:
@@ -43,12 +44,16 @@ def outline(width: float = 1.8) -> list[Any]:
     return [patheffects.withStroke(linewidth=width, foreground="black", alpha=0.75)]
 
 
-def draw_lines(ax: Axes, lines: Iterable[np.ndarray], colour: Any, width: float) -> None:
-    """Polylines, each (n, 2), in one colour."""
+def draw_lines(
+    ax: Axes, lines: Iterable[np.ndarray], colour: Any, width: float, *, dashed: bool = False
+) -> None:
+    """Polylines, each (n, 2), in one colour; `width` in points."""
     from matplotlib.collections import LineCollection
 
+    style = (0, (4, 2.5)) if dashed else "solid"
+    rim = outline(width + 1.4)
     ax.add_collection(
-        LineCollection(list(lines), colors=[colour], linewidths=width, path_effects=outline(width + 1.4))
+        LineCollection(list(lines), colors=[colour], linewidths=width, linestyles=[style], path_effects=rim)
     )
 
 

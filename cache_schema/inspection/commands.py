@@ -11,17 +11,19 @@ from tqdm import tqdm
 from cache_schema.errors import NotOurs, NotWritable
 from cache_schema.inspection.diff import as_text as difference_text
 from cache_schema.inspection.diff import difference
-from cache_schema.inspection.faults import Findings
+from cache_schema.inspection.faults import Findings, summary_rows
 from cache_schema.inspection.info import as_text, describe
 from cache_schema.inspection.pictures import draw_sample
 from cache_schema.inspection.plan import FocalShares, costs
 from cache_schema.inspection.plan import as_text as plan_text
 from cache_schema.inspection.repair import repair
+from cache_schema.inspection.report.build import write_report
 from cache_schema.inspection.sample import load_sample, statistics
-from cache_schema.inspection.tables import aligned, bytes_text
+from cache_schema.inspection.tables import aligned, bytes_text, counted
+from cache_schema.inspection.tokens import as_text as tokens_text
+from cache_schema.inspection.tokens import scene_tokens
 from cache_schema.inspection.verify import verify as verify_store
-from cache_schema.storage import store_path
-from cache_schema.store_plan import some
+from cache_schema.storage import StorePath, store_path
 
 
 def info(args: Namespace) -> tuple[str | dict[str, Any], int]:
@@ -33,19 +35,38 @@ def info(args: Namespace) -> tuple[str | dict[str, Any], int]:
 
 def verify(args: Namespace) -> tuple[str, int]:
     """Whether a store is whole; with `--repair`, take out what is not."""
-    with tqdm(desc="verify", unit="B", unit_scale=True, smoothing=0.1) as bar:
-
-        def on_bytes(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        findings = verify_store(store_path(args.store), args.jobs, on_bytes)
-    lines = [_summary(findings)]
+    findings = _verified(store_path(args.store), args.jobs)
+    lines = ["\n".join(aligned(summary_rows(findings)))]
     if findings.faults:
-        lines += ["", f"{len(findings.faults)} faults:"]
+        lines += ["", f"{counted(len(findings.faults), 'fault')}:"]
         lines += aligned([(f"  {fault.path}", fault.what) for fault in findings.faults])
         lines += ["", *_what_to_do(args, findings)]
     return "\n".join(lines), 0 if findings.complete else 1
+
+
+def tokens(args: Namespace) -> tuple[str | dict[str, Any], int]:
+    """What can be shown."""
+    found = scene_tokens(store_path(args.store))
+    return ({"scenes": found} if args.json else tokens_text(found)), 0
+
+
+def report(args: Namespace) -> tuple[str, int]:
+    """A page to look at."""
+    store = store_path(args.store)
+    n_bytes, findings = write_report(
+        store,
+        args.out,
+        verify=None if args.skip_verify else lambda: _verified(store, args.jobs),
+        dataroot=args.dataroot,
+        n_samples=args.samples,
+        min_score=args.min_score,
+        progress=lambda tokens: tqdm(tokens, desc="report", unit="sample"),
+    )
+    text = f"page: {args.out}, {bytes_text(n_bytes)}"
+    if findings is None or findings.complete:
+        return text, 0
+    found = counted(len(findings.faults), "fault") if findings.faults else "scenes are missing"
+    return f"{text}\nThe store is not whole, {found}: see the page, or run verify.", 1
 
 
 def show(args: Namespace) -> tuple[str, int]:
@@ -90,34 +111,14 @@ def plan(args: Namespace) -> tuple[str, int]:
     return plan_text(found, profile=args.profile, fps=args.fps, gpus=args.gpus, shares=shares), 0
 
 
-def _summary(findings: Findings) -> str:
-    if findings.sealed:
-        state = "sealed"
-    elif findings.missing_scenes:
-        state = f"unfinished, {len(findings.missing_scenes)} planned scenes are not there yet"
-    else:
-        state = "not sealed" + ("" if findings.planned else ", no plan says which scenes belong to it")
-    rows = [
-        (
-            "read",
-            f"{findings.samples:,} samples in {findings.scenes:,} scenes, {bytes_text(findings.n_bytes)}",
-        ),
-        ("state", state),
-        ("teacher head", "there" if findings.has_head else "none"),
-    ]
-    if findings.digest is not None:
-        rows.append(("digest", findings.digest))
-    if findings.left_behind:
-        rows.append(
-            ("left behind", f"{len(findings.left_behind)} parts of dumps that still run, or were killed")
-        )
-    if findings.aside:
-        rows.append(("put aside", ", ".join(findings.aside)))
-    if findings.complete:
-        rows.append(("result", "every byte is as it was written"))
-    elif not findings.faults:
-        rows.append(("result", f"not all was read: there is no {some(findings.missing_scenes)}"))
-    return "\n".join(aligned(rows))
+def _verified(store: StorePath, jobs: int) -> Findings:
+    with tqdm(desc="verify", unit="B", unit_scale=True, smoothing=0.1) as bar:
+
+        def on_bytes(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return verify_store(store, jobs, on_bytes)
 
 
 def _what_to_do(args: Namespace, findings: Findings) -> list[str]:
@@ -143,4 +144,12 @@ def _what_to_do(args: Namespace, findings: Findings) -> list[str]:
     return lines
 
 
-BY_NAME = {"info": info, "show": show, "diff": diff, "plan": plan, "verify": verify}
+BY_NAME = {
+    "info": info,
+    "tokens": tokens,
+    "show": show,
+    "report": report,
+    "diff": diff,
+    "plan": plan,
+    "verify": verify,
+}

@@ -155,6 +155,18 @@ def _common_queries(
 
 def as_text(found: Difference, tolerance: float) -> str:
     """A table, and what was not compared."""
+    if not found.samples or not (found.arrays or found.misshapen):
+        what = "sample" if not found.samples else "array"
+        sides = (
+            (found.only_in_a, found.only_in_b)
+            if not found.samples
+            else (found.arrays_only_in_a, found.arrays_only_in_b)
+        )
+        return (
+            f"nothing was compared: the stores have no {what} in common; the first has {len(sides[0]):,},"
+            f" such as {', '.join(sides[0][:1]) or 'none'}, the second {len(sides[1]):,},"
+            f" such as {', '.join(sides[1][:1]) or 'none'}"
+        )
     rows = [("array", "values compared", "largest |a-b|", "of the largest |a|", "SNR dB", "cosine", "")]
     for name, array in found.arrays.items():
         verdict = "" if array.relative <= tolerance else "beyond tolerance"

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from cache_schema.inspection.tables import bytes_text, counted
+from cache_schema.store_plan import some
+
 
 @dataclass(frozen=True, order=True)
 class Fault:
@@ -56,3 +59,32 @@ class Findings:
     def damaged_parts(self) -> list[str]:
         """Relative folders of the parts that a repair takes away."""
         return sorted({fault.part for fault in self.faults if fault.damage and fault.part})
+
+
+def summary_rows(findings: Findings) -> list[tuple[str, str]]:
+    """What was read and in which state it is, as names and values."""
+    if findings.sealed:
+        state = "sealed"
+    elif findings.missing_scenes:
+        state = f"unfinished, {len(findings.missing_scenes)} planned scenes are not there yet"
+    else:
+        state = "not sealed" + ("" if findings.planned else ", no plan says which scenes belong to it")
+    read = f"{counted(findings.samples, 'sample')} in {counted(findings.scenes, 'scene')}"
+    rows = [
+        ("read", f"{read}, {bytes_text(findings.n_bytes)}"),
+        ("state", state),
+        ("teacher head", "there" if findings.has_head else "none"),
+    ]
+    if findings.digest is not None:
+        rows.append(("digest", findings.digest))
+    if findings.left_behind:
+        rows.append(
+            ("left behind", f"{len(findings.left_behind)} parts of dumps that still run, or were killed")
+        )
+    if findings.aside:
+        rows.append(("put aside", ", ".join(findings.aside)))
+    if findings.complete:
+        rows.append(("result", "every byte is as it was written"))
+    elif not findings.faults:
+        rows.append(("result", f"not all was read: there is no {some(findings.missing_scenes)}"))
+    return rows

@@ -8,10 +8,12 @@ from cache_schema.contents import StoreContents
 from cache_schema.errors import StoreNotFound
 from cache_schema.files import STAGING_PREFIX
 from cache_schema.inspection.tables import aligned, bytes_text, shape_text
+from cache_schema.manifest import MANIFEST_NAME
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, names_in
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import SCENES_GROUP
+from cache_schema.teacher_head import HEAD_GROUP
 
 
 def describe(path: StorePath) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def describe(path: StorePath) -> dict[str, Any]:
         "inputs": {
             "camera_order": list(spec.inputs.camera_order),
             "image_shape": list(spec.inputs.image_shape),
+            "present": dict(spec.inputs.present),
         },
         "class_names": list(spec.outputs.class_names),
         "scenes": scenes,
@@ -61,12 +64,15 @@ def describe(path: StorePath) -> dict[str, Any]:
 def left_behind(path: StorePath, published: Collection[str], plan: StorePlan | None) -> list[str]:
     """Parts that are being written, or whose writer was killed.
 
-    In an object store those are planned scenes without a manifest, which the next dump writes over.
+    In an object store those are planned scenes, and a head, without a manifest; the next dump writes over
+    them.
     """
     if isinstance(path, S3Path):
         planned = () if plan is None else plan.n_samples
         names = names_in(path / SCENES_GROUP)
-        return [f"{SCENES_GROUP}/{name}" for name in names if name in planned and name not in published]
+        parts = [f"{SCENES_GROUP}/{name}" for name in names if name in planned and name not in published]
+        head = path / HEAD_GROUP
+        return [*parts, HEAD_GROUP] if head.is_dir() and not (head / MANIFEST_NAME).exists() else parts
     return [name for name in names_in(path) if name.startswith(STAGING_PREFIX)]
 
 
@@ -108,6 +114,9 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
     else:
         state = f"not sealed; {len(missing):,} planned scenes are not there yet"
     height, width = facts["inputs"]["image_shape"]
+    present = "".join(
+        f", {'with' if there else 'without'} {name}" for name, there in facts["inputs"]["present"].items()
+    )
     about = [
         ("store", str(path)),
         ("profile", f"{facts['profile']}, schema_version {facts['schema_version']}"),
@@ -118,7 +127,7 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
             f"{head['parameters']} parameters, {bytes_text(head['raw_bytes'])}" if head else "none",
         ),
         ("dataset", f"{dataset['name']} {dataset['version']}, split {dataset['split']}"),
-        ("inputs", f"{len(facts['inputs']['camera_order'])} cameras, {height} × {width} pixels"),
+        ("inputs", f"{len(facts['inputs']['camera_order'])} cameras, {height} × {width} pixels{present}"),
         ("classes", ", ".join(facts["class_names"])),
         ("numerics", ", ".join(f"{name} {value}" for name, value in facts["numerics"].items())),
         ("samples", f"{facts['samples']:,} in {len(facts['scenes']):,} published scenes"),

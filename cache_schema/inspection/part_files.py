@@ -46,19 +46,15 @@ def shards_of(part: str, manifest: SceneManifest) -> list[Shard]:
 def check_scene_files(store: StorePath, part: str, manifest: SceneManifest, findings: Findings) -> None:
     """All of a scene but the bytes of its shards."""
     metadata = {f"{record.array.name}/{METADATA_NAME}" for record in manifest.arrays} | {METADATA_NAME}
-    recorded = {record.path for record in manifest.metadata_files}
-    if recorded != metadata:
-        findings.add(part, f"{part}/{MANIFEST_NAME}", "it does not record the metadata file of every array")
-    for record in manifest.metadata_files:
-        check_file(store, part, record, findings)
+    _check_metadata(store, part, manifest, metadata, findings)
     shards = {shard.path.removeprefix(f"{part}/") for shard in shards_of(part, manifest)}
-    check_names(store, part, recorded | shards, findings)
+    check_names(store, part, metadata | shards, findings)
 
 
 def check_head_files(store: StorePath, part: str, manifest: HeadManifest, findings: Findings) -> int:
     """All of the teacher head; returns the bytes of its parameters."""
-    for record in manifest.metadata_files:
-        check_file(store, part, record, findings)
+    metadata = _head_metadata(manifest)
+    _check_metadata(store, part, manifest, metadata, findings)
     parameters = {}
     for record in manifest.parameters:
         path = f"{record.name}/{parameter_key(record.shape)}"
@@ -67,8 +63,28 @@ def check_head_files(store: StorePath, part: str, manifest: HeadManifest, findin
             read_parameter(store / part, record)
         except (FileNotFoundError, Corrupt, Unreadable) as error:
             findings.faults.append(unread(part, f"{part}/{path}", store, error))
-    check_names(store, part, {*parameters, *(r.path for r in manifest.metadata_files)}, findings)
+    check_names(store, part, {*parameters, *metadata}, findings)
     return sum(parameters.values())
+
+
+def _head_metadata(manifest: HeadManifest) -> set[str]:
+    """Metadata files of the head: its own, and one of each parameter."""
+    return {METADATA_NAME} | {f"{record.name}/{METADATA_NAME}" for record in manifest.parameters}
+
+
+def _check_metadata(
+    store: StorePath,
+    part: str,
+    manifest: SceneManifest | HeadManifest,
+    expected: set[str],
+    findings: Findings,
+) -> None:
+    """The metadata files of a part. Where a manifest names others, these are not even looked for."""
+    if {record.path for record in manifest.metadata_files} != expected:
+        findings.add(part, f"{part}/{MANIFEST_NAME}", "it does not record the metadata file of every array")
+    for record in manifest.metadata_files:
+        if record.path in expected:
+            check_file(store, part, record, findings)
 
 
 def check_file(store: StorePath, part: str, record: FileRecord, findings: Findings) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from cache_schema.errors import CacheError
 from cache_schema.inspection.bev_panels import bev_panels, draw_bev
-from cache_schema.inspection.camera_images import image_files
 from cache_schema.inspection.camera_panels import camera_seats, draw_image, draw_pv, pv_colours
 from cache_schema.inspection.canvas import INK, PAPER, require_matplotlib, score_map
+from cache_schema.inspection.dataset_tables import DatasetTables, GroundTruth
 from cache_schema.inspection.sample import Sample
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def draw_sample(sample: Sample, png: Path, dataroot: Path | None = None) -> None
 
     Args:
         png: the file that is written.
-        dataroot: folder of the dataset, for the images; None leaves them out.
+        dataroot: folder of the dataset, for images and ground truth; None leaves them out.
 
     Raises CacheError when matplotlib or an image is missing, or there is nothing to draw.
     """
@@ -37,10 +37,11 @@ def draw_sample(sample: Sample, png: Path, dataroot: Path | None = None) -> None
     height, width = sample.spec.inputs.image_shape[:2]
     rows = -(-len(cameras) // _COLUMNS)
     camera_block_in = rows * (_WIDTH_IN / _COLUMNS * height / width + 0.2)
-    files = None
+    files = truth = None
     if dataroot is not None:
-        dataset, names = sample.spec.dataset, sample.spec.inputs.camera_order
-        files = image_files(dataroot, dataset.version, sample.token, names)
+        tables = DatasetTables(dataroot, sample.spec.dataset.version)
+        files = tables.image_files(sample.token, sample.spec.inputs.camera_order)
+        truth = tables.ground_truth(sample.token, sample.spec.outputs.class_names)
 
     blocks = {"header": _HEADER_IN}
     if panels:
@@ -58,18 +59,18 @@ def draw_sample(sample: Sample, png: Path, dataroot: Path | None = None) -> None
     figure = Figure(figsize=(_WIDTH_IN, sum(blocks.values())), dpi=_DPI, facecolor=PAPER)
     found = figure.subfigures(len(blocks), 1, height_ratios=list(blocks.values()), squeeze=False)[:, 0]
     parts = dict(zip(blocks, found, strict=True))
-    _header(parts["header"], sample)
+    _header(parts["header"], sample, truth)
     if panels:
         for ax, panel in zip(_grid(parts["bev"], 1, len(panels)), panels, strict=True):
-            draw_bev(ax, sample, *panel)
+            draw_bev(ax, sample, truth, *panel)
     if files:
         paths = list(files.values())
         for ax, camera in zip(_grid(parts["images"], rows, _COLUMNS), cameras, strict=False):
-            draw_image(ax, sample, camera, paths[camera])
+            draw_image(ax, sample, truth, camera, paths[camera])
     if sample.finest_pv:
         colours = pv_colours(sample)
         for ax, camera in zip(_grid(parts["maps"], rows, _COLUMNS), cameras, strict=False):
-            draw_pv(ax, sample, camera, colours)
+            draw_pv(ax, sample, truth, camera, colours)
     _save(figure, png)
 
 
@@ -82,17 +83,18 @@ def _grid(part: SubFigure, rows: int, columns: int) -> list:
     return list(grid.flat)
 
 
-def _header(part: SubFigure, sample: Sample) -> None:
+def _header(part: SubFigure, sample: Sample, truth: GroundTruth | None) -> None:
     from matplotlib.cm import ScalarMappable
 
     part.set_facecolor(PAPER)
     teacher, dataset = sample.spec.teacher, sample.spec.dataset
-    weights = "trained" if teacher.trained else "UNTRAINED: random weights"
-    title = f"{teacher.detector} ({weights})  ·  {dataset.name} {dataset.version}  ·  {sample.scene_name}"
+    weights = "" if teacher.trained else " (UNTRAINED: random weights)"
+    title = f"{teacher.detector}{weights}  ·  {dataset.name} {dataset.version}  ·  {sample.scene_name}"
     part.text(0.01, 0.62, title, color=INK, fontsize=14, weight="bold", va="center")
-    part.text(
-        0.01, 0.22, f"sample {sample.token}  ·  {_boxes_text(sample)}", color=INK, fontsize=9, va="center"
-    )
+    about = f"sample {sample.token}  ·  {_boxes_text(sample)}"
+    if truth is not None:
+        about += f"  ·  {len(truth.boxes)} boxes of the ground truth, dashed"
+    part.text(0.01, 0.22, about, color=INK, fontsize=9, va="center")
     if sample.boxes is not None:
         ax = part.add_axes((0.8, 0.42, 0.19, 0.16))
         bar = part.colorbar(ScalarMappable(cmap=score_map()), cax=ax, orientation="horizontal")

@@ -25,10 +25,12 @@ def planned_arrays(config: Path, groups: Sequence[str]) -> tuple[ArraySpec, ...]
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown or not groups:
         raise CacheError(f"--arrays takes one or more of {', '.join(GROUPS)}; got {', '.join(groups)}")
-    known = entry_points(group=GROUP)
-    if not known:
+    try:
+        build = next(iter(entry_points(group=GROUP))).load()
+    except (StopIteration, ModuleNotFoundError) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else "focalcache's detectors"
         raise CacheError(
-            "a plan needs the detectors, which are not installed here: install the whole of focalcache"
-            " (make setup in a clone)"
-        )
-    return next(iter(known)).load()(config, groups)
+            f"a plan needs {missing}, which is not installed here: pip install 'focalcache[all]', or make"
+            " setup in a clone"
+        ) from error
+    return build(config, groups)

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cache_schema.errors import CacheError, NotOurs, NotWritable
+from cache_schema.fingerprint import digest as fingerprint_of
 from cache_schema.folders import inside, open_below, put_aside
 from cache_schema.inspection.faults import Findings
-from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
-from cache_schema.seal import SEAL_NAME, remove_seal
+from cache_schema.manifest import MANIFEST_NAME, HeadManifest, SceneManifest, read_manifest
+from cache_schema.seal import SEAL_NAME, read_seal, remove_seal
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath
-from cache_schema.store_root import read_plan, read_root
+from cache_schema.store_plan import StorePlan
+from cache_schema.store_root import SCENES_GROUP, open_root, read_plan, read_root
 from cache_schema.teacher_head import HEAD_GROUP
 from cache_schema.zarr_metadata import METADATA_NAME, parameter_key, samples_per_shard, shard_key
 
@@ -63,12 +65,32 @@ def _known_files(store: StorePath, parts: list[str]) -> dict[str, list[str]]:
         raise NotOurs(f"nothing was taken out, as no dump could write it again: {error}") from None
     if plan is None:
         raise NotOurs(f"nothing was taken out: {store} has no plan, so what belongs into it is not known")
+    _require_own_root(store, spec, plan)
     return {
         part: _head_files(store)
         if part == HEAD_GROUP
         else _scene_files(spec, plan.n_samples[PurePosixPath(part).name])
         for part in parts
     }
+
+
+def _require_own_root(store: StorePath, spec: StoreSpec, plan: StorePlan) -> None:
+    """Raise NotOurs when all parts are of another dump than the root: then the root is out of place."""
+    with contextlib.suppress(CacheError):
+        if read_seal(store).root_sha256 == open_root(store).sha256:
+            return
+    found = []
+    for folder, kind in (
+        *((store / SCENES_GROUP / name, SceneManifest) for name in plan.n_samples),
+        (store / HEAD_GROUP, HeadManifest),
+    ):
+        with contextlib.suppress(CacheError, FileNotFoundError):
+            found.append(read_manifest(folder, kind).fingerprint)
+    if found and fingerprint_of(spec) not in found:
+        raise NotOurs(
+            f"nothing was taken out: {store / METADATA_NAME} is of another dump than everything else in the"
+            " store. Put its own back, or dump into a new store."
+        )
 
 
 def _scene_files(spec: StoreSpec, n_samples: int) -> list[str]:

@@ -55,7 +55,11 @@ class Sample:
 
 def load_sample(path: StorePath, sample_token: str, min_score: float) -> Sample:
     """Raises CacheError when the store, the sample or its bytes are not what they should be."""
-    reader = TargetReader(path)
+    return read_sample(TargetReader(path), sample_token, min_score)
+
+
+def read_sample(reader: TargetReader, sample_token: str, min_score: float) -> Sample:
+    """`load_sample` of a store that is open."""
     stored = reader[sample_token]
     values = teacher_values(reader.spec, stored)
     arrays = values.arrays

@@ -8,6 +8,7 @@ from camera3d.data.kept_index import load_or_build_index
 from camera3d.data.names import CAMERA_NAMES, CLASS_NAMES
 from camera3d.data.nuscenes_reader import build_index
 from camera3d.data.photometric import PhotometricDistortion
+from camera3d.data.present import inputs_present
 from camera3d.data.queue_dataset import NuScenesQueueDataset, collate_queue
 from camera3d.data.streaming import StreamingFrames
 
@@ -24,6 +25,7 @@ __all__ = [
     "build_index",
     "check_images",
     "collate_queue",
+    "inputs_present",
     "load_or_build_index",
     "official_can_bus",
     "relative_can_bus",

@@ -21,6 +21,17 @@ from camera3d.geometry import Float64, heading_yaw
 
 MESSAGE_SIZE = 9
 _NOT_PASSED_ON = ("utime", "pos", "orientation")
+# The devkit's own list (nuscenes/can_bus/can_bus_api.py, can_blacklist): recorded without any message.
+_NEVER_RECORDED = frozenset((*range(161, 169), *range(170, 177), *range(309, 315)))
+
+
+def never_recorded(scene_name: str) -> bool:
+    """Whether nuScenes has no message of that scene, with or without the expansion."""
+    return _numbered(scene_name) and int(scene_name[-4:]) in _NEVER_RECORDED
+
+
+def _numbered(scene_name: str) -> bool:
+    return scene_name[:6] == "scene-" and scene_name[6:].isdigit() and len(scene_name) == 10
 
 
 def messages_at(poses: list[dict], timestamps_us: np.ndarray) -> Float64:
@@ -96,9 +107,9 @@ class CanBusMessages:
             return []
         # The devkit asserts names like scene-0061 and raises a bare Exception for its list of scenes that are
         # known to have no messages; the official code reads zeros for all of these.
-        known_name = scene_name[:6] == "scene-" and scene_name[6:].isdigit() and len(scene_name) == 10
-        if known_name and int(scene_name[-4:]) in self._devkit.can_blacklist:
+        if never_recorded(scene_name):
             return []
+        known_name = _numbered(scene_name)
         try:
             poses = self._devkit.get_messages(scene_name, "pose", print_warnings=False) if known_name else []
         except FileNotFoundError:

@@ -1,7 +1,8 @@
 """Are the image files there and whole? Asked before hours of work depend on them.
 
 A JPEG is taken to be whole when it starts with the start-of-image marker and ends with the end-of-image
-marker: a copy that broke off lacks the latter, and no pixel has to be decoded. Other formats are decoded.
+marker: a copy that broke off lacks the latter, and no pixel has to be decoded. Other formats are decoded. On
+demand every image is, which also finds damage between the markers.
 """
 
 from __future__ import annotations
@@ -12,23 +13,33 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from camera3d.data.decoding import JPEG_START, Undecodable, jpeg_tail_fault, read_image
 from camera3d.data.index import Frame
 from camera3d.errors import ImagesBroken, shown
 
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _TAIL_BYTES = 4096
 
 
-def check_images(dataroot: str | Path, frames: Iterable[Frame], jobs: int = 8, progress: bool = True) -> int:
+def check_images(
+    dataroot: str | Path,
+    frames: Iterable[Frame],
+    jobs: int = 8,
+    progress: bool = True,
+    *,
+    decode: bool = False,
+) -> int:
     """Check every image of `frames`; returns how many there are.
+
+    Args:
+        decode: read every file and decode it, as training and dump do.
 
     Raises ImagesBroken with the complete list in `.paths` (relative to the dataroot, in the order of the
     frames), ten of them in the message. `jobs` threads; `progress` shows a bar on stderr.
     """
-    root = Path(dataroot)
+    root, fault_of = Path(dataroot), decoding_fault if decode else image_fault
     paths = list(dict.fromkeys(path for frame in frames for path in frame.image_paths))
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        faults = pool.map(lambda path: image_fault(root / path), paths)
+        faults = pool.map(lambda path: fault_of(root / path), paths)
         bar = tqdm(faults, total=len(paths), desc="checking images", unit="file", disable=not progress)
         broken = [(path, fault) for path, fault in zip(paths, bar, strict=True) if fault]
     if broken:
@@ -59,20 +70,13 @@ def image_fault(path: Path) -> str | None:
         return jpeg_tail_fault(tail)
     if path.suffix.lower() in {".jpg", ".jpeg"}:
         return "not a JPEG (no start marker)"
-    return _decoding_fault(path)
+    return decoding_fault(path)
 
 
-def jpeg_tail_fault(tail: bytes) -> str | None:
-    """Whether the last bytes of a JPEG hold its end marker; some writers pad with zeros after it."""
-    return None if tail.rstrip(b"\0").endswith(JPEG_END) else "truncated (no end marker)"
-
-
-def _decoding_fault(path: Path) -> str | None:
-    from PIL import Image
-
+def decoding_fault(path: Path) -> str | None:
+    """What keeps an image file from being decoded, in a few words; None when it is whole."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"cannot be decoded ({error})"
+        read_image(path)
+    except Undecodable as fault:
+        return str(fault)
     return None

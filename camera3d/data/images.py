@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import cv2
 import mmcv
 import numpy as np
 
-from camera3d.data.image_check import JPEG_START, jpeg_tail_fault
+from camera3d.data.decoding import Undecodable, read_image
 from camera3d.data.index import Frame
 from camera3d.data.photometric import PhotometricDistortion
 from camera3d.errors import ConfigInvalid, ImagesBroken, shown
@@ -83,7 +82,7 @@ class ImagePipeline:
         """Read and prepare the six images of a frame; distorted when there is a generator.
 
         Returns images (6, 3, H, W) float32 and the matching `lidar2img` (6, 4, 4) float64.
-        Raises ImagesBroken (missing, truncated, undecodable files; all of the frame) and ConfigInvalid (an
+        Raises ImagesBroken (missing, truncated, damaged files; all of the frame) and ConfigInvalid (an
         image that does not fit into pad_hw).
         """
         return self.prepare(read_images(frame.image_paths, dataroot), frame.lidar2img, rng)
@@ -131,8 +130,8 @@ def read_images(paths: Sequence[str], dataroot: str | Path) -> list[np.ndarray]:
     images, broken = [], []
     for path in paths:
         try:
-            images.append(_read_image(Path(dataroot) / path))
-        except _Unreadable as fault:
+            images.append(read_image(Path(dataroot) / path))
+        except Undecodable as fault:
             broken.append((path, str(fault)))
     if broken:
         lines = shown(f"{path}: {fault}" for path, fault in broken)
@@ -141,30 +140,6 @@ def read_images(paths: Sequence[str], dataroot: str | Path) -> list[np.ndarray]:
             broken,
         )
     return images
-
-
-class _Unreadable(Exception):
-    """Why one file gave no image."""
-
-
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise _Unreadable("missing") from None
-    except OSError as error:
-        raise _Unreadable(f"cannot be read ({error.strerror})") from error
-    # OpenCV decodes a truncated JPEG to a picture with a grey rest and only warns: look at the end first.
-    if content.startswith(JPEG_START) and (fault := jpeg_tail_fault(content)):
-        raise _Unreadable(fault)
-    if not content:
-        raise _Unreadable("empty")
-    image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise _Unreadable("cannot be decoded")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise _Unreadable(f"not an 8-bit colour image (shape {image.shape}, {image.dtype})")
-    return image
 
 
 def _is_number(value: object) -> bool:

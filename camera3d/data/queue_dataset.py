@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from camera3d.data.can_bus import relative_can_bus
 from camera3d.data.images import ImagePipeline
 from camera3d.data.index import Frame, NuScenesIndex
+from camera3d.data.worker_errors import Failure, or_failure
 from camera3d.errors import ConfigInvalid
 
 MAX_REDRAWS = 10_000
@@ -132,6 +133,10 @@ class NuScenesQueueDataset(Dataset):
             item = transform(item)
         return item
 
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, object]] | Failure:
+        """The queues of a batch, as a DataLoader asks for them. In its worker, a Failure is returned."""
+        return or_failure(lambda: [self[row] for row in rows])
+
     def labels_of(self, row: int) -> set[int]:
         """The classes that frame `row` has ground truth of, by their number in `class_names`."""
         kept = self._kept[self.index.annotation_rows(row)]
@@ -195,12 +200,14 @@ class NuScenesQueueDataset(Dataset):
             raise ConfigInvalid(f"split {self.index.split!r} of {self.index.version} holds no frame.")
 
 
-def collate_queue(batch: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Items of NuScenesQueueDataset to one batch.
+def collate_queue(batch: Sequence[Mapping[str, object]] | Failure) -> dict[str, object] | Failure:
+    """Items of NuScenesQueueDataset to one batch; a failure to read them goes on as it is.
 
     Returns `inputs` with stacked tensors, `data_samples` as a list and, when transforms added something,
     `extras`: by name a list with one entry a sample, since what they add may be as long as it likes.
     """
+    if isinstance(batch, Failure):
+        return batch
     inputs: dict[str, Tensor] = {name: torch.stack([item[name] for item in batch]) for name in INPUT_NAMES}
     collated = {"inputs": inputs, "data_samples": [item["data_samples"] for item in batch]}
     extras = [name for name in batch[0] if name not in (*INPUT_NAMES, "data_samples")]

@@ -9,32 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from camera3d.data.images import ImagePipeline
 from camera3d.data.index import NuScenesIndex, Scene
 from camera3d.data.streaming import StreamingFrames, StreamingItem
-from camera3d.errors import Camera3DError
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What went wrong with a frame, as a value."""
-
-    error: Camera3DError
+from camera3d.data.worker_errors import Failure, TellingLoader, or_failure
 
 
 class _GuardedFrames(Dataset):
-    """Frames or failures: a DataLoader would bury an exception's message under its worker's traceback."""
+    """Frames or failures."""
 
     def __init__(self, frames: StreamingFrames) -> None:
         self._frames = frames
 
-    def __getitem__(self, row: int) -> StreamingItem | _Failure:
-        try:
-            return self._frames[row]
-        except Camera3DError as error:
-            return _Failure(error)
+    def __getitem__(self, row: int) -> StreamingItem | Failure:
+        return or_failure(lambda: self._frames[row])
 
 
 class SceneFrames:
@@ -62,7 +52,7 @@ class SceneFrames:
         self._index = index
         self._skip = skip
         self._begun: deque[Scene] = deque()
-        loader = DataLoader(
+        loader = TellingLoader(
             _GuardedFrames(StreamingFrames(index, pipeline, dataroot)),
             batch_size=None,
             sampler=_Rows(self._rows),
@@ -84,18 +74,15 @@ class SceneFrames:
     def __iter__(self) -> Iterator[tuple[Scene, Iterator[StreamingItem]]]:
         """Each scene with its frames. Take all frames of a scene before the next scene.
 
-        Raises Camera3DError as reading a frame does, whichever process read it.
+        Raises as reading a frame does, whichever process read it.
         """
         for first in self._items:
             scene = self._begun.popleft()
             yield scene, self._frames_of(scene, first)
 
-    def _frames_of(self, scene: Scene, first: StreamingItem | _Failure) -> Iterator[StreamingItem]:
+    def _frames_of(self, scene: Scene, first: StreamingItem) -> Iterator[StreamingItem]:
         for number in range(len(scene.frames)):
-            item = next(self._items) if number else first
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item
+            yield next(self._items) if number else first
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.structures import Det3DDataSample
@@ -24,6 +25,8 @@ class CameraDetector(Base3DDetector):
     numerics_version = 1
     class_names: tuple[str, ...]
     inputs: tuple[str, ...] = ("images", "lidar2img")
+    config_parts: ClassVar[Mapping[str, Callable]] = {}
+    """For each keyword of the constructor that is a dict of keywords: who takes them."""
 
     def output_specs(self, image_hw: tuple[int, int]) -> tuple[OutputSpec, ...]:
         """See Detector."""

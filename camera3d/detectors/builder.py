@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import mmdet.models  # noqa: F401  registers mmdet's backbones and necks
@@ -13,29 +15,44 @@ from mmengine.registry import init_default_scope
 import camera3d.detectors.bevformer.detector
 import camera3d.detectors.detr3d.detector
 import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution
+from camera3d.config_check import check_config
+from camera3d.config_files import find_config
 from camera3d.detectors.protocol import Detector
 from camera3d.errors import ConfigInvalid
 
+# How constructors complain about their arguments.
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
-def load_config(config: str | Path | Config) -> Config:
-    """A config object from a file; one that is loaded already is handed back.
+
+def load_config(config: str | Path | Config, overrides: Mapping[str, object] | None = None) -> Config:
+    """A config object from a file or a packaged config; one that is loaded already is handed back.
+
+    Args:
+        overrides: what `--cfg-options` puts in place of entries, by dotted keys.
 
     Raises:
-        ConfigInvalid: there is no such file, or it does not define `model` and `inputs`.
+        ConfigInvalid: there is no such file, it does not define `model` and `inputs`, or it has keys
+            or values that cannot be, see `check_config`.
     """
-    if not isinstance(config, Config):
-        path = Path(config)
-        if not path.is_file():
-            raise ConfigInvalid(
-                f"no config file {path}: give one of configs/teacher, configs/student, configs/demo"
-            )
+    if isinstance(config, Config):
+        return config
+    path = find_config(config)
+    try:
+        config = Config.fromfile(path)
+    except (ImportError, SyntaxError, NameError, KeyError, TypeError, OSError) as error:
+        raise ConfigInvalid(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
+    name = f"config {path}"
+    if overrides:
+        name += " with --cfg-options"
         try:
-            config = Config.fromfile(path)
-        except (SyntaxError, NameError, KeyError, TypeError, OSError) as error:
-            raise ConfigInvalid(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
-    missing = [name for name in ("model", "inputs") if name not in config]
+            config.merge_from_dict(copy.deepcopy(dict(overrides)))
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ConfigInvalid(f"--cfg-options {dict(overrides)} does not fit {path}: {error}") from error
+    missing = [part for part in ("model", "inputs") if part not in config]
     if missing:
-        raise ConfigInvalid(f"config {config.filename or ''} does not define {' and '.join(missing)}")
+        raise ConfigInvalid(f"{name} does not define {' and '.join(missing)}")
+    init_default_scope("mmdet3d")
+    check_config(config, name)
     return config
 
 
@@ -43,7 +60,8 @@ def build_detector(config: str | Path | Config) -> Detector:
     """The detector that a config's `model` describes, with random weights, in eval mode.
 
     Raises:
-        ConfigInvalid: see `load_config`; or `model.type` names no known detector.
+        ConfigInvalid: see `load_config`; or `model.type` names no known detector, or its constructor refuses
+            what the rest of `model` says.
     """
     config = load_config(config)
     init_default_scope("mmdet3d")
@@ -53,7 +71,16 @@ def build_detector(config: str | Path | Config) -> Detector:
             f"config {config.filename or ''}: model.type {kind!r} is not a registered detector"
         )
     # A copy: mmdet's parts take entries out of what they are built from, and a config is what stores keep.
-    return MODELS.build(copy.deepcopy(config.model)).eval()
+    parts = copy.deepcopy(config.model)
+    try:
+        return MODELS.build(parts).eval()
+    except REFUSALS as error:
+        # Nobody sees the traceback: say where it was.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigInvalid(
+            f"config {config.filename or ''}: {kind} cannot be built from its `model`:"
+            f" {error or type(error).__name__} ({place.filename}, line {place.lineno})"
+        ) from error
 
 
 def plain_config(value: object) -> object:

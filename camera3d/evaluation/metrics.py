@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from nuscenes.eval.detection.data_classes import DetectionMetrics
+from nuscenes.eval.detection.data_classes import DetectionMetricDataList, DetectionMetrics
 
 # The devkit's names of the true-positive errors, and those of the tables.
 TP_ERRORS: Mapping[str, str] = {
@@ -110,3 +110,18 @@ class Metrics:
             cells = "".join(f"{'-' if math.isnan(value) else f'{value:.3f}':>8}" for value in values)
             lines.append(f"{row.name:<20}{cells}")
         return "\n".join(lines)
+
+
+def precision_recall(details: DetectionMetricDataList) -> dict[str, object]:
+    """The curves behind the average precisions, for JSON.
+
+    Returns:
+        `recall`, the devkit's grid from 0 to 1; `precision` by class and distance in metres (as text), a
+        number for each recall: 0 where it was not reached.
+    """
+    precision: dict[str, dict[str, list[float]]] = {}
+    recall: list[float] = []
+    for (name, distance), data in details.md.items():
+        recall = data.recall.round(4).tolist()
+        precision.setdefault(name, {})[str(distance)] = data.precision.round(4).tolist()
+    return {"recall": recall, "precision": precision}

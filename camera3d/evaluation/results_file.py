@@ -16,6 +16,7 @@ from camera3d.evaluation.submission import EVAL_CONFIG
 from camera3d.files import replaced
 
 RESULTS_NAME, METRICS_NAME, SUMMARY_NAME = "results_nusc.json", "metrics.json", "metrics_summary.json"
+CURVES_NAME = "precision_recall.json"
 META: Mapping[str, bool] = {
     "use_camera": True,
     "use_lidar": False,
@@ -51,7 +52,9 @@ def check_writable(out_dir: str | Path) -> None:
         raise ResultsUnwritable(
             f"nothing can be written to {out_dir}: {error.strerror}. Give another folder for the results."
         ) from error
-    taken = [name for name in (RESULTS_NAME, METRICS_NAME, SUMMARY_NAME) if (folder / name).is_dir()]
+    taken = [
+        name for name in (RESULTS_NAME, METRICS_NAME, SUMMARY_NAME, CURVES_NAME) if (folder / name).is_dir()
+    ]
     if taken:
         raise ResultsUnwritable(
             f"{', '.join(str(folder / name) for name in taken)}: a folder where a file is to be written. Move"

@@ -25,8 +25,9 @@ from nuscenes.utils.splits import is_predefined_split
 from camera3d.data.devkit import check_dataroot, open_nuscenes
 from camera3d.data.splits import check_split, scene_names_of_split
 from camera3d.evaluation.errors import NothingToScore
-from camera3d.evaluation.metrics import Metrics
+from camera3d.evaluation.metrics import Metrics, precision_recall
 from camera3d.evaluation.results_file import (
+    CURVES_NAME,
     METRICS_NAME,
     SUMMARY_NAME,
     check_coverage,
@@ -70,7 +71,8 @@ def score(
     """Score a results JSON on a split as the official code does, plots left out.
 
     Args:
-        out_dir: where to leave `metrics.json` (`Metrics.to_dict`) and the devkit's `metrics_summary.json`.
+        out_dir: where to leave `metrics.json` (`Metrics.to_dict`), the devkit's `metrics_summary.json` and
+            `precision_recall.json` (`precision_recall`).
         nusc: the version's devkit database, when it is loaded already.
 
     Raises:
@@ -101,12 +103,13 @@ def score(
             f" {results_json} against. For the test split, hand that file in at the evaluation server."
         )
     evaluation = DetectionEvaluation(nusc, pred_boxes, gt_boxes, meta)
-    found, _ = evaluation.evaluate()
+    found, details = evaluation.evaluate()
     metrics = Metrics.of_devkit(found)
     if out_dir is not None:
         ours = json.dumps(metrics.to_dict(), indent=2, allow_nan=False)
         official = json.dumps({**found.serialize(), "meta": meta}, indent=2)
-        for name, text in ((METRICS_NAME, ours), (SUMMARY_NAME, official)):
+        curves = json.dumps(precision_recall(details), allow_nan=False)
+        for name, text in ((METRICS_NAME, ours), (SUMMARY_NAME, official), (CURVES_NAME, curves)):
             with replaced(Path(out_dir) / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     return metrics

@@ -75,7 +75,10 @@ def golden_spec(profile: str) -> StoreSpec:
             random_seed=0,
         ),
         inputs=InputFacts(
-            camera_order=("CAM_FRONT", "CAM_BACK"), image_shape=(24, 32), pipeline={"color_order": "BGR"}
+            camera_order=("CAM_FRONT", "CAM_BACK"),
+            image_shape=(24, 32),
+            pipeline={"color_order": "BGR"},
+            present={"can_bus": True},
         ),
         outputs=OutputFacts(
             class_names=("car", "truck"),

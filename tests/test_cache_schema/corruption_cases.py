@@ -75,6 +75,14 @@ def profile_store(path: Path, profile: str, scenes: dict[str, int], seed: int = 
     spec = profile_spec(profile)
     writer = StoreWriter.create(path, spec, planned=scenes)
     writer.write_teacher_head(HEAD)
+    fill_profile_store(writer, profile, scenes, seed)
+    writer.seal()
+    return path
+
+
+def fill_profile_store(writer: StoreWriter, profile: str, scenes: dict[str, int], seed: int) -> None:
+    """Write scenes of such a store."""
+    spec = profile_spec(profile)
     for scene, n_samples in scenes.items():
         samples = sample_list(scene, n_samples)
         with writer.scene(scene, f"{scene}-scene-token", samples) as open_scene:
@@ -86,8 +94,6 @@ def profile_store(path: Path, profile: str, scenes: dict[str, int], seed: int = 
                     areas = {"pv_feats_0": rng.random((2, 4, 5)) < 0.3, "bev_feats": rng.random((6, 7)) < 0.3}
                     kept = {"areas": areas, "confident": rng.random(5) < 0.6}
                 open_scene.append(token, values, **kept)
-    writer.seal()
-    return path
 
 
 @dataclass(frozen=True)

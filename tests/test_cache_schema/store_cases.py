@@ -81,6 +81,7 @@ def small_spec(arrays: Sequence[ArraySpec] = SMALL_ARRAYS) -> StoreSpec:
             camera_order=("CAM_FRONT", "CAM_BACK"),
             image_shape=(64, 96),
             pipeline={"scale": 1.0, "mean": [103.53, 116.28, 123.675], "color_order": "BGR"},
+            present={"can_bus": True},
         ),
         outputs=OutputFacts(
             class_names=("car", "truck"),

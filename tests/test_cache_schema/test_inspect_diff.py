@@ -8,7 +8,7 @@ import pytest
 from corruption_cases import profile_store
 
 from cache_schema import inspect_cache
-from cache_schema.inspection.diff import ArrayDifference, difference
+from cache_schema.inspection.diff import ArrayDifference, Difference, as_text, difference
 
 SCENES = {"scene-0001": 2, "scene-0002": 1}
 ARRAYS = ["pv_feats_0", "bev_feats", "query_logits", "query_boxes", "can_bus"]
@@ -75,9 +75,17 @@ def test_samples_in_one_store_only(stores, tmp_path, capsys):
     assert "1 samples only in the first:\n  scene-0002-token0" in out
 
 
-def test_nothing_in_common_is_not_equal(stores, tmp_path):
+def test_nothing_in_common_is_not_equal(stores, tmp_path, capsys):
     other = profile_store(tmp_path / "other.zarr", "exact", {"scene-0009": 1})
     assert inspect_cache.main(["diff", str(stores["exact"]), str(other)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("nothing was compared: the stores have no sample in common; the first has 3, ")
+
+
+def test_no_array_in_common_is_said():
+    found = Difference(samples=2, arrays_only_in_a=["a", "b"], arrays_only_in_b=["c"])
+    assert "no array in common; the first has 2, such as a, the second 1, such as c" in as_text(found, 0.0)
 
 
 def test_the_numbers():

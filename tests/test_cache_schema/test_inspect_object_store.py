@@ -8,6 +8,7 @@ import pytest
 from corruption_cases import profile_store
 from faulty_proxy import FaultyProxy, seeded_faults
 from object_store import HEAD, SCENES, objects, write
+from page_cases import facts_of
 from store_cases import small_spec, write_scene
 
 from cache_schema.inspect_cache import main
@@ -39,6 +40,7 @@ def test_same_words_as_for_a_local_store_although_requests_fail(
         ("info", "STORE"),
         ("info", "STORE", "--json"),
         ("verify", "STORE"),
+        ("tokens", "STORE"),
         ("show", "STORE", "scene-0001-token1"),
         ("diff", local, "STORE"),
     ):
@@ -48,6 +50,13 @@ def test_same_words_as_for_a_local_store_although_requests_fail(
         )
         assert code == 0
     assert min(proxy.counts[fault] for fault in ("500", "slow", "cut")) > 0
+
+
+def test_a_page_of_a_store_in_a_bucket(url: str, tmp_path: Path, run: Callable[..., tuple[int, str]]) -> None:
+    profile_store(url, "compact", {"scene-0001": 2})
+    code, text = run("report", url, "--out", tmp_path / "r.html")
+    assert (code, str(tmp_path / "r.html") in text) == (0, True)
+    assert len(facts_of((tmp_path / "r.html").read_text())["frames"]) == 2
 
 
 def flip(place: S3Path) -> None:
@@ -112,12 +121,13 @@ def test_scene_that_is_being_uploaded_is_no_fault_and_a_server_that_fails_is_no_
     writer = StoreWriter.create(url, small_spec(), planned={"scene-0001": 1, "scene-0002": 1})
     write_scene(writer, "scene-0001", 1)
     put(S3Path.from_url(url) / "scenes" / "scene-0002" / "can_bus" / "c.0.0")
+    put(S3Path.from_url(url) / "teacher_head" / "decoder.weight" / "c.0.0")
     code, text = run("verify", url)
     assert code == 1
     assert "faults" not in text
     assert "unfinished, 1 planned scenes are not there yet" in text
-    assert "1 parts of dumps that still run, or were killed" in text
-    assert "1 unpublished parts" in run("info", url)[1]
+    assert "2 parts of dumps that still run, or were killed" in text
+    assert "2 unpublished parts" in run("info", url)[1]
     proxy.fault = lambda method, path: "500" if "bev_feats/c.0" in path else "pass"
     code, text = run("verify", url)
     assert code == 2

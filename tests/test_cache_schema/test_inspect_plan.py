@@ -46,6 +46,12 @@ def test_arrays_are_those_of_the_dump(name):
         assert {array.name for array in stored}.isdisjoint(array.name for array in left)
 
 
+def test_a_distillation_is_sent_to_its_teacher():
+    config = CONFIGS / "distill/bevformer_base_to_small_fd3d.py"
+    with pytest.raises(CacheError, match=r"is of a distillation .* give .*configs/teacher/bevformer_base.py"):
+        planned_arrays(config, ("bev",))
+
+
 def test_numbers_of_the_base_teacher():
     found = base_costs()
     assert (found.samples, found.scenes) == (28_130, 700)
@@ -108,5 +114,5 @@ def test_a_config_that_cannot_be_built(tmp_path):
 
 def test_where_no_detector_is_installed(monkeypatch):
     monkeypatch.setattr(planned, "entry_points", lambda group: ())
-    with pytest.raises(CacheError, match="needs the detectors, which are not installed here"):
+    with pytest.raises(CacheError, match="needs focalcache's detectors, which is not installed here"):
         planned_arrays(BASE, ("pv",))

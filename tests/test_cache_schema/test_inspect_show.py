@@ -5,7 +5,6 @@ With FOCALCACHE_NUSCENES_KEYFRAME (a nuScenes dataroot with one keyframe of scen
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,77 +12,20 @@ import pytest
 from corruption_cases import profile_store
 from projection_cases import box_corners as reference_corners
 from projection_cases import project_points
-from store_cases import about, small_spec
+from truth_cases import ground_truth_store
 
 from cache_schema import inspect_cache
-from cache_schema.detections import detection_arrays
+from cache_schema.errors import CacheError
 from cache_schema.inspection import boxes as boxes_module
 from cache_schema.inspection.boxes import best_boxes, box_corners, project_edge
-from cache_schema.inspection.camera_images import image_files
+from cache_schema.inspection.camera_panels import pen_points
+from cache_schema.inspection.dataset_tables import DatasetTables
 from cache_schema.inspection.projections import norm_map, pca_rgb, sampling_density
 from cache_schema.inspection.sample import load_sample
-from cache_schema.spec import ArraySpec, InputFacts
-from cache_schema.writer import StoreWriter
 
 KEYFRAME = os.environ.get("FOCALCACHE_NUSCENES_KEYFRAME")
 RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 PNG_START = b"\x89PNG\r\n"
-
-
-def ground_truth_store(path, frame, scale):
-    """A store whose detections are a frame's ground truth in range; returns these boxes (n, 9)."""
-    from camera3d.boxes import BOX_CONVENTION
-    from camera3d.data import CAMERA_NAMES, CLASS_NAMES
-
-    near = (np.abs(frame.gt_boxes[:, :2]) < 51.2).all(axis=1)
-    truth = np.nan_to_num(frame.gt_boxes[near])
-    query_logits = np.full((1, len(truth), len(CLASS_NAMES)), -6, np.float16)
-    query_logits[0, np.arange(len(truth)), frame.gt_labels[near]] = np.linspace(3, 0, len(truth))
-    rng = np.random.default_rng(0)
-    height, width = (int(side * scale) for side in frame.image_hw)
-    values = {
-        "pv_feats_0": rng.normal(size=(6, 8, -(-height // 8), -(-width // 8))).astype(np.float16),
-        "bev_feats": rng.normal(size=(8, 20, 20)).astype(np.float16),
-        "query_logits": query_logits,
-        "sampling_locations": rng.random((1, len(truth), 2, 1, 4, 2)).astype(np.float32),
-        "attention_weights": np.full((1, len(truth), 2, 1, 4), 0.25, np.float16),
-        "lidar2img": np.diag([scale, scale, 1, 1]) @ frame.lidar2img,
-    }
-    detections = {
-        "detection_boxes": truth.astype(np.float32),
-        "detection_scores": (1 / (1 + np.exp(-np.linspace(3, 0, len(truth))))).astype(np.float32),
-        "detection_labels": frame.gt_labels[near].astype(np.int16),
-    }
-    names = {
-        "pv_feats_0": ("camera", "channel", "pv_0_y", "pv_0_x"),
-        "bev_feats": ("channel", "bev_y", "bev_x"),
-        "query_logits": ("layer", "query", "class"),
-        "sampling_locations": ("layer", "query", "head", "bev_level", "point", "xy"),
-        "attention_weights": ("layer", "query", "head", "bev_level", "point"),
-        "lidar2img": ("camera", "image_row", "lidar_column"),
-    }
-    spec = replace(
-        small_spec(),
-        arrays=tuple(
-            ArraySpec(
-                name=name,
-                **about(name),
-                dtype=str(values[name].dtype),
-                shape=values[name].shape,
-                dimension_names=names[name],
-                compressed=False,
-            )
-            for name in names
-        )
-        + detection_arrays(),
-        inputs=InputFacts(camera_order=CAMERA_NAMES, image_shape=(height, width), pipeline={"scale": scale}),
-        outputs=replace(small_spec().outputs, class_names=CLASS_NAMES, box_convention=BOX_CONVENTION),
-    )
-    writer = StoreWriter.create(path, spec)
-    samples = [(frame.sample_token, frame.timestamp_us)]
-    with writer.scene(frame.scene_name, frame.scene_token, samples) as scene:
-        scene.append(frame.sample_token, values | detections)
-    return truth
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +118,48 @@ def test_image_files(tiny):
     from camera3d.data import CAMERA_NAMES
 
     dataroot, frame = tiny
-    found = image_files(dataroot, "v1.0-mini", frame.sample_token, CAMERA_NAMES)
+    found = DatasetTables(dataroot, "v1.0-mini").image_files(frame.sample_token, CAMERA_NAMES)
     assert [str(path.relative_to(dataroot)) for path in found.values()] == list(frame.image_paths)
+
+
+@pytest.mark.filterwarnings("ignore:nuScenes v1")
+def test_ground_truth_is_that_of_the_index(tiny_nuscenes):
+    from camera3d.data import CLASS_NAMES, build_index
+
+    dataroot = tiny_nuscenes(scenes={"scene-0061": 3, "scene-0553": 2})
+    tables = DatasetTables(dataroot, "v1.0-mini")
+    n_boxes = 0
+    for frame in build_index(dataroot, "v1.0-mini", "mini_train"):
+        found = tables.ground_truth(frame.sample_token, CLASS_NAMES)
+        np.testing.assert_allclose(found.boxes, frame.gt_boxes[:, :7], atol=1e-6)
+        assert found.labels.tolist() == frame.gt_labels.tolist()
+        n_boxes += len(found.boxes)
+    assert n_boxes > 10
+    assert tables.ground_truth(frame.sample_token, ("car",)).labels.tolist() == [0]
+
+
+def test_ground_truth_of_a_split_without_annotations(tiny):
+    _, frame = tiny
+    assert len(DatasetTables(tiny[0], "v1.0-mini").ground_truth(frame.sample_token, ()).boxes) == 0
+
+
+def test_broken_tables(tiny_nuscenes):
+    dataroot = tiny_nuscenes(scenes={"scene-0061": 1})
+    (dataroot / "v1.0-mini" / "sample_data.json").write_text("")
+    with pytest.raises(CacheError, match="are not those of nuScenes"):
+        DatasetTables(dataroot, "v1.0-mini").image_files("somewhere", ("CAM_FRONT",))
+
+
+def test_titles_and_pens(tiny, tmp_path, monkeypatch):
+    dataroot, frame = tiny
+    truth = ground_truth_store(tmp_path / "s.zarr", frame, 1.0)
+    texts = []
+    monkeypatch.setattr("matplotlib.figure.SubFigure.text", lambda *args, **_: texts.append(args[3]))
+    argv = ["show", str(tmp_path / "s.zarr"), frame.sample_token, "--png", str(tmp_path / "s.png")]
+    assert inspect_cache.main([*argv, "--dataroot", str(dataroot)]) == 0
+    assert not any("UNTRAINED" in text for text in texts)
+    assert any(f"{len(truth)} boxes of the ground truth, dashed" in text for text in texts)
+    assert pen_points(160) > pen_points(240) > pen_points(1600) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -220,7 +202,7 @@ def test_on_a_real_keyframe(tmp_path):
     argv = ["show", str(tmp_path / "s.zarr"), frame.sample_token, "--png", str(png), "--dataroot", KEYFRAME]
     assert inspect_cache.main(argv) == 0
     assert png.stat().st_size > 500_000
-    found = image_files(Path(KEYFRAME), "v1.0-mini", frame.sample_token, small_cameras(frame))
+    found = DatasetTables(Path(KEYFRAME), "v1.0-mini").image_files(frame.sample_token, small_cameras(frame))
     assert [str(path.relative_to(KEYFRAME)) for path in found.values()] == list(frame.image_paths)
 
 

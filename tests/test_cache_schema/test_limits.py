@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -117,6 +118,29 @@ def signed(record):
 
 def record(path):
     return json.loads(path.read_bytes())["manifest"]
+
+
+@pytest.mark.parametrize("part", ["scenes/scene-0001", "teacher_head"])
+@pytest.mark.parametrize("path", ["\ud800", "a\0b", "../../../etc/passwd", "/etc/passwd"])
+def test_a_manifest_that_names_other_files(store, part, path, monkeypatch):
+    manifest = store / part / "manifest.json"
+    told = record(manifest)
+    told["metadata_files"][0]["path"] = path
+    manifest.write_bytes(signed(told))
+    looked_for = []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **more: looked_for.append(str(self)) or stat(self, **more))
+    assert "it does not record the metadata file of every array" in [f.what for f in verify(store).faults]
+    assert not [name for name in looked_for if path in name]
+
+
+def test_scenes_that_are_a_link_to_themselves(store, capsys):
+    shutil.rmtree(store / "scenes")
+    (store / "scenes").symlink_to(store / "scenes")
+    assert inspect_cache.main(["verify", str(store)]) == 1
+    assert "is a link, which no dump makes" in capsys.readouterr().out
+    with pytest.raises(CacheError, match="scene-0001"):
+        len(TargetReader(store))
 
 
 CHANGES = {

@@ -64,6 +64,18 @@ def test_repair_does_not_bless_a_rolled_back_scene(store, older):
     assert (TargetReader(store)["scene-0002-token0"]["bev_feats"] == before).all()
 
 
+def test_repair_keeps_a_whole_store_with_the_root_of_another(store, tmp_path, capsys):
+    spec = small_spec()
+    other = StoreWriter.create(
+        tmp_path / "other.zarr", replace(spec, numerics=replace(spec.numerics, threads=2)), planned=SCENES
+    )
+    shutil.copy(other.path / "zarr.json", store / "zarr.json")
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert inspect_cache.main(["verify", str(store), "--repair"]) == 1
+    assert "is of another dump than everything else" in "".join(capsys.readouterr())
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
 def test_a_head_of_another_dump_is_not_read(store, older):
     swap(store, older, "teacher_head")
     with pytest.raises(Corrupt, match="not the teacher head that was sealed"):

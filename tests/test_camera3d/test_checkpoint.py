@@ -142,3 +142,13 @@ def test_files_that_are_no_checkpoint(detector, write, tmp_path):
 def test_no_file(detector, tmp_path):
     with pytest.raises(CheckpointMismatch, match=r"no checkpoint file .*nothing\.pth"):
         load_official(detector, tmp_path / "nothing.pth")
+
+
+def test_a_checkpoint_of_a_distillation_points_at_the_student(tmp_path):
+    detector = torch.nn.Linear(2, 2)
+    weights = {f"student.{key}": value for key, value in detector.state_dict().items()}
+    torch.save({"state_dict": weights, "meta": {}}, tmp_path / "iter_9.pth")
+    with pytest.raises(
+        CheckpointMismatch, match=r"iter_9.pth is a checkpoint of a distillation.*use last.pth"
+    ):
+        load_official(detector, tmp_path / "iter_9.pth")

@@ -12,7 +12,7 @@ from nuscenes.can_bus.can_bus_api import NuScenesCanBus
 from nuscenes.eval.common.utils import Quaternion, quaternion_yaw
 
 from camera3d.data import build_index, official_can_bus, relative_can_bus
-from camera3d.data.can_bus import messages_at
+from camera3d.data.can_bus import messages_at, never_recorded
 from camera3d.errors import DatasetNotFound
 
 
@@ -162,3 +162,10 @@ def test_asking_twice_gives_the_same(frames):
     first = relative_can_bus(frames[1], frames[0])
     np.testing.assert_array_equal(relative_can_bus(frames[1], frames[0]), first)
     assert frames[1].ego_translation[0] > 400
+
+
+def test_the_scenes_without_messages_are_those_of_the_devkit(tiny_nuscenes):
+    root = tiny_nuscenes(scenes={"scene-0061": 2}, can_bus=True)
+    ours = [number for number in range(10_000) if never_recorded(f"scene-{number:04d}")]
+    assert ours == sorted(NuScenesCanBus(str(root)).can_blacklist)
+    assert not never_recorded("my-scene-0161")

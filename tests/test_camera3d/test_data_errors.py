@@ -235,6 +235,21 @@ def test_every_broken_image_is_collected(tiny_nuscenes):
     assert "4 of 18 image files" in str(caught.value)
 
 
+def test_damage_inside_is_found_when_every_image_is_decoded(tiny_nuscenes):
+    root = tiny_nuscenes(scenes={"scene-0061": 1})
+    index = build_index(root, "v1.0-mini", "mini_train")
+    assert check_images(root, index.frames(), progress=False, decode=True) == 6
+    name = index[0].image_paths[2]
+    whole = (root / name).read_bytes()
+    middle = len(whole) * 2 // 3
+    (root / name).write_bytes(whole[:middle] + b"\xff\xd9" + whole[middle + 2 :])
+    assert check_images(root, index.frames(), progress=False) == 6
+    with pytest.raises(ImagesBroken) as caught:
+        check_images(root, index.frames(), progress=False, decode=True)
+    assert caught.value.paths == (name,)
+    assert "damaged" in str(caught.value)
+
+
 def test_ten_of_many_broken_images_are_shown(tiny_nuscenes):
     root = tiny_nuscenes(scenes={"scene-0061": 3})
     index = build_index(root, "v1.0-mini", "mini_train")

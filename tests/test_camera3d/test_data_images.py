@@ -9,6 +9,7 @@ import pytest
 from projection_cases import project_points
 
 from camera3d.data import ImagePipeline, PhotometricDistortion, build_index
+from camera3d.data.decoding import Undecodable, jpeg_tail_fault, read_image
 from camera3d.errors import ConfigInvalid, ImagesBroken
 
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
@@ -117,6 +118,56 @@ def test_unreadable_images_are_named_together(tiny_nuscenes):
     reasons = " ".join(caught.value.reasons)
     for reason in ("truncated", "missing", "cannot be decoded", "empty", "not an 8-bit colour image"):
         assert reason in reasons
+
+
+SAMPLINGS = (0x411111, 0x221111, 0x211111, 0x111111)
+FORMS = [
+    *([cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling] for sampling in SAMPLINGS),
+    [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
+    [cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+    [cv2.IMWRITE_JPEG_QUALITY, 30],
+]
+
+
+@pytest.fixture(scope="module")
+def busy():
+    """A picture with detail everywhere, of an odd size: 90 kB as a JPEG."""
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), (397, 301))
+    return np.clip(coarse + rng.normal(0, 20, coarse.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_pixels_are_those_of_opencv(form, busy, tmp_path):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(cv2.imencode(".jpg", busy, form)[1].tobytes())
+    expected = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("what", ["zeros", "noise", "moved", "marker"])
+def test_damage_between_the_markers_is_told(what, busy, tmp_path):
+    whole = cv2.imencode(".jpg", busy, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    middle = len(whole) // 2
+    inside = {
+        "zeros": bytes(4096),
+        "noise": np.random.default_rng(1).integers(0, 255, 512, dtype=np.uint8).tobytes(),
+        "moved": whole[middle // 2 : middle // 2 + 4096],
+        "marker": b"\xff\xd9",
+    }[what]
+    path = tmp_path / "image.jpg"
+    path.write_bytes(whole[:middle] + inside + whole[middle + len(inside) :])
+    assert jpeg_tail_fault(path.read_bytes()) is None
+    with pytest.raises(Undecodable, match=r"damaged \(.*JPEG"):
+        read_image(path)
+
+
+def test_a_grey_jpeg_is_no_colour_image(tmp_path):
+    path = tmp_path / "image.jpg"
+    cv2.imwrite(str(path), np.zeros((16, 24), np.uint8))
+    with pytest.raises(Undecodable, match="not an 8-bit colour image"):
+        read_image(path)
 
 
 class Script:

@@ -54,6 +54,7 @@ def test_metrics_and_files(index, dataroot, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "metrics.json",
         "metrics_summary.json",
+        "precision_recall.json",
         "results_nusc.json",
     ]
     assert Metrics.from_dict(json.loads((tmp_path / "metrics.json").read_text())).nds == metrics.nds

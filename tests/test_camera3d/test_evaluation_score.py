@@ -145,6 +145,11 @@ def test_same_numbers_as_the_devkit_alone(scored, nusc, dataroot, split, seed, t
     for either in (mine, theirs):
         del either["eval_time"]
     assert json.dumps(mine) == json.dumps(theirs)  # as text: NaN is not equal to itself
+    curves = json.loads((tmp_path / "ours" / "precision_recall.json").read_text())
+    for name, data in json.loads((tmp_path / "devkit" / "metrics_details.json").read_text()).items():
+        class_name, distance = name.split(":")
+        np.testing.assert_allclose(curves["precision"][class_name][distance], data["precision"], atol=1e-4)
+        np.testing.assert_allclose(curves["recall"], data["recall"], atol=1e-4)
     for row in ours.per_class:
         assert row.ap == summary["mean_dist_aps"][row.name]
         np.testing.assert_array_equal(

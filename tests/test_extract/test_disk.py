@@ -1,6 +1,8 @@
-"""Full and forbidden disks stop a dump with a path, a number of bytes and a way on."""
+"""Full and forbidden disks, and killed workers, stop a dump with a path, a number of bytes and a way on."""
 
 import errno
+import multiprocessing
+import os
 import resource
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from dump_cases import SCENES, contents, temporary
 
 from cache_schema.reader import TargetReader
 from cache_schema.writer import StoreWriter
+from extract import engine
 
 
 @pytest.fixture
@@ -95,3 +98,26 @@ def test_forbidden_folder(run_dump, tmp_path, monkeypatch, capsys):
     assert f"NotWritable: Permission denied: {tmp_path / 'teacher.zarr'}" in err
     assert f"({sum(SCENES.values())}" not in err
     assert "Resume with:" in err
+
+
+def test_a_killed_worker(peace, run_dump, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "teacher.zarr"
+    original, scenes = engine.run_scene, []
+
+    def killing(*args):
+        scenes.append(1)
+        if len(scenes) == 3:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run_scene", killing)
+        assert run_dump(store, "--workers", "1") == 2
+    err = capsys.readouterr().err
+    assert "DataWorkerDied: a process that reads data (pid " in err
+    assert "Resume with:  python extract/dump_teacher.py" in err
+    assert "Traceback" not in err
+    assert temporary(store) == []
+    assert run_dump(store) == 0
+    assert contents(store) == contents(peace)

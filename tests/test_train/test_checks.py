@@ -16,6 +16,7 @@ from camera3d.errors import CheckpointMismatch, ConfigInvalid, SplitMismatch
 from train.distillers.areas import AreaOptions
 from train.engine.options import parsed_options
 from train.engine.run import distill
+from train.engine.runner import warn_of_idle_rates
 from train.targets import TargetsUnfit, check_areas
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -347,3 +348,14 @@ def test_a_precision_that_cannot_be(workshop, tmp_path, amp, says):
         pytest.skip("there is a GPU, which can")
     with pytest.raises(ConfigInvalid, match=says):
         distill(workshop.options(workshop.student_config(), tmp_path, cfg_options={"amp": amp}))
+
+
+def test_a_rate_for_parameters_that_are_not_there(capsys):
+    rates = {"paramwise_cfg": {"custom_keys": {"img_backbon.": {"lr_mult": 0.1}, "img_neck": {}}}}
+    warn_of_idle_rates(
+        rates, torch.nn.ModuleDict({"img_backbone": torch.nn.Linear(1, 1), "img_neck": torch.nn.Linear(1, 1)})
+    )
+    said = capsys.readouterr()
+    assert "custom_keys.img_backbon.: no parameter" in said.out + said.err
+    assert "did you mean img_backbone?" in said.out + said.err
+    assert "img_neck" not in said.out + said.err

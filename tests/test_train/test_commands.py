@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from train_cases import FRAMES, SPLIT, recorded_losses
 
 from camera3d.checkpoint import load_official
+from camera3d.data import CLASS_NAMES
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
 from train import distill_from_cache, train_detector
+from train.comparison.runs import read_run
 
 COMMANDS = {"train_detector": train_detector, "distill_from_cache": distill_from_cache}
 
@@ -31,7 +35,7 @@ def test_help_shows_an_example(name, capsys):
         (("--cfg-options", "amp"), "KEY=VALUE"),
         (("--batch-size", "0"), "--batch-size 0: expected 1 or more"),
         (("--workers", "-1"), "--workers -1: expected 0 or more"),
-        (("--cfg-options", "model.type='Nothing'"), "'Nothing' is not a registered detector"),
+        (("--cfg-options", "model.type='Nothing'"), "model.type: 'Nothing' is not registered"),
         (("--cfg-options", "train_cfg.max_epoch=3"), "train_cfg.max_epoch"),
         (("--cfg-options", "optim_wrapper.type='AmpOptimWrapper'"), "`amp` sets the precision"),
         (("--cfg-options", "optim_wrapper.optimizer.type='Adamant'"), "Adamant"),
@@ -69,16 +73,36 @@ def test_stdout_holds_the_path_and_nothing_else(workshop, tmp_path, capfd, one_t
     out, err = capfd.readouterr()
     assert out == f"{tmp_path / 'work/last.pth'}\n"
     assert "weights loaded" in err
-    assert "loss_focal" in err
+    for words in ("training\n  command ", "store ", "digest ", "terms ", "focal weight 0.05", "of which"):
+        assert words in err
+    for noise in ("Hooks will be", "mmengine - INFO", "Exp name", "has no metainfo"):
+        assert noise not in err
+    steps = [line for line in err.splitlines() if re.match(rf"\d\d:\d\d:\d\d \d/{FRAMES} loss ", line)]
+    assert len(steps) == FRAMES
+    for line in steps:
+        assert re.search(r"  detection \d+%  focal \d+%  lr \S+  \d+:\d\d:\d\d left$", line)
+        assert len(line) <= 100
     load_official(build_detector(config), tmp_path / "work/last.pth")
 
 
-def test_evaluation_keeps_the_best_student(workshop, tmp_path, one_thread):
+def test_evaluation_keeps_the_best_student(workshop, tmp_path, one_thread, capfd):
     config = workshop.student_config("scored", **{"train_cfg.max_epochs": 1})
     arguments = workshop.arguments(config, tmp_path, "--val-split", SPLIT)
     assert train_detector.main(arguments) == 0
     load_official(build_detector(load_config(config)), tmp_path / "best.pth")
     assert (tmp_path / "validation/metrics_summary.json").exists()
+    assert (
+        "is of a distillation: its student is trained here, on the ground truth alone"
+        in capfd.readouterr().err
+    )
+    run = read_run(str(tmp_path), "student")
+    assert (
+        set(run.curves["precision"]) == {row["name"] for row in run.metrics["per_class"]} == set(CLASS_NAMES)
+    )
+    assert run.results.is_file()
+    assert run.scores["NDS"] == [(1, pytest.approx(run.metrics["nds"]))]
+    assert list(run.losses) == ["loss", "detection"]
+    assert run.losses["detection"] == [(step, pytest.approx(value)) for step, value in run.losses["loss"]]
 
 
 def test_a_student_learns_a_few_frames_by_heart(workshop, tmp_path, one_thread):

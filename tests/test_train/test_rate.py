@@ -9,6 +9,7 @@ from mmengine.config import Config
 from train_cases import ROOT
 
 from camera3d.errors import ConfigInvalid
+from train.engine.log_lines import rates
 from train.engine.rate import StepSize, rate_factor, scaled
 from train.engine.run import train_detector
 
@@ -77,6 +78,12 @@ def test_no_published_or_demo_schedule_changes_at_its_own_batch(path):
     loaded = Config.fromfile(path)
     own = loaded.train_dataloader.batch_size * (1 if path.parent.name == "demo" else 8)
     assert rate_factor(loaded, own) == 1
+
+
+def test_the_head_of_a_log_has_the_scaled_rate():
+    small = Config.fromfile(ROOT / "configs/student/bevformer_small.py")
+    assert rates(small, 8).startswith("0.0002 AdamW")
+    assert rates(small, 1).startswith("2.5e-05 AdamW")
 
 
 def test_a_training_takes_and_logs_the_scaled_rate(workshop, tmp_path, one_thread):

@@ -87,8 +87,14 @@ def test_an_empty_pointer_of_a_killed_run_does_no_harm(workshop, interrupted, tm
     [
         ({"seed": 1}, "seed: 0 then, 1 now"),
         ({"batch_size": 3}, "samples a step"),
-        ({"cfg_options": {"optim_wrapper.optimizer.lr": 1.0}}, "optim_wrapper: "),
-        ({"cfg_options": {"distiller.terms.bev_heatmap.weight": 7.0}}, "distiller: "),
+        (
+            {"cfg_options": {"optim_wrapper.optimizer.lr": 1.0}},
+            "optim_wrapper.optimizer.lr: 0.0002 then, 1.0 now",
+        ),
+        (
+            {"cfg_options": {"distiller.terms.bev_heatmap.weight": 7.0}},
+            "bev_heatmap.weight: not given then, 7.0 now",
+        ),
         ({"cfg_options": {"train_cfg.max_epochs": 9}}, "train_cfg.max_epochs: 2 then, 9 now"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from camera3d.config_values import NUMBER, annotated_faults, keyword_faults, keywords, unknown
 from camera3d.detectors.protocol import STARTS
 from camera3d.errors import ConfigInvalid, shown
 from train.distillers.areas import AreaOptions
@@ -47,19 +48,17 @@ class DistillerConfig:
                 f"config {config.filename or ''}: distiller, its terms and its areas must be dicts"
             )
         known = {"terms", "areas", "pv_levels", "bev_mask_ratio", "init_from_teacher"}
-        faults = [
-            f"{name}: unknown (known: {', '.join(sorted(known))})" for name in sorted(set(given) - known)
-        ]
+        faults = [unknown("", name, known) for name in sorted(set(given) - known)]
         terms = {name: options or {} for name, options in given.get("terms", {}).items()}
-        faults += [
-            f"terms.{name}: unknown (known: {', '.join(TERMS)})" for name in terms if name not in TERMS
-        ]
+        faults += [unknown("terms.", name, TERMS) for name in terms if name not in TERMS]
         faults += [
             f"terms.{name}: expected a dict of keywords, got {options!r}"
             for name, options in terms.items()
             if not isinstance(options, dict)
         ]
         for name, options in terms.items():
+            if name in TERMS and isinstance(options, dict):
+                faults += option_faults(name, options)
             try:
                 bev_map_of(name, options if isinstance(options, dict) else {})
             except ValueError as error:
@@ -70,10 +69,9 @@ class DistillerConfig:
         if not terms and start == "none":
             faults.append("terms: none, and no start from the teacher; use train/train_detector.py")
         areas = dict(given.get("areas", {}))
-        odd = sorted(set(areas) - set(AreaOptions.__dataclass_fields__))
-        faults += [
-            f"areas.{name}: unknown (known: {', '.join(AreaOptions.__dataclass_fields__)})" for name in odd
-        ]
+        faults += keyword_faults("areas", areas, AreaOptions)
+        ratio = given.get("bev_mask_ratio", 0.5)
+        faults += NUMBER.faults("bev_mask_ratio", ratio)
         levels = given.get("pv_levels")
         if levels is not None:
             try:
@@ -88,7 +86,7 @@ class DistillerConfig:
             terms=terms,
             areas=AreaOptions(**areas),
             pv_levels=levels,
-            bev_mask_ratio=given.get("bev_mask_ratio", 0.5),
+            bev_mask_ratio=ratio,
             init_from_teacher=start,
         )
 
@@ -115,3 +113,16 @@ class DistillerConfig:
         return tuple(
             name for name, needs in self.needs.items() if needs.confidence or (needs.areas and queries)
         )
+
+
+def option_faults(name: str, options: Mapping[str, object]) -> list[str]:
+    """What is wrong with the keywords of a term, as far as their names and annotations tell."""
+    # What a term has no default for comes from the maps that are compared, not from a config.
+    known = {key: p for key, p in (keywords(TERMS[name]) or {}).items() if p.default is not p.empty}
+    faults = []
+    for key, value in options.items():
+        if key in known:
+            faults += annotated_faults(f"terms.{name}.{key}", value, known[key])
+        else:
+            faults.append(unknown(f"terms.{name}.", key, known))
+    return faults

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
 from torch.utils.data import DataLoader
 
 from camera3d.data import (
@@ -15,10 +16,12 @@ from camera3d.data import (
     NuScenesIndex,
     NuScenesQueueDataset,
     StreamingFrames,
+    check_images,
     collate_queue,
 )
 from camera3d.data.splits import fitting_splits
-from camera3d.errors import SplitMismatch
+from camera3d.data.worker_errors import TellingLoader
+from camera3d.errors import ImagesBroken, SplitMismatch
 from train.engine.sampler import ResumableSampler, class_balanced_rows
 
 
@@ -70,7 +73,7 @@ def train_loader(
         labels = [dataset.labels_of(row) for row in rows]
         rows = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
     sampler = ResumableSampler(rows, seed=seed, rank=get_rank(), world=get_world_size())
-    return DataLoader(
+    return TellingLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -81,6 +84,24 @@ def train_loader(
         persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
     )
+
+
+def require_images(dataroot: str | Path, *parts: NuScenesIndex | None) -> None:
+    """Decode every image of these frames once; the first process does it for all.
+
+    Raises ImagesBroken in every process.
+    """
+    outcome: list[ImagesBroken | None] = [None]
+    if is_main_process():
+        frames = chain.from_iterable(index.frames() for index in parts if index is not None)
+        try:
+            check_images(dataroot, frames, decode=True)
+        except ImagesBroken as error:
+            outcome = [error]
+    broadcast_object_list(outcome)
+    if outcome[0] is not None:
+        outcome[0].on_every_rank = True
+        raise outcome[0]
 
 
 def val_loader(config: Config, index: NuScenesIndex, dataroot: str | Path) -> DataLoader:

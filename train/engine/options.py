@@ -9,8 +9,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from camera3d.config_printing import add_print_config, print_config
 from camera3d.detectors.builder import load_config
+from camera3d.devices import DEVICE_HELP
 from camera3d.errors import ConfigInvalid
+from train.distillers.config import DistillerConfig
 
 NO_SPLIT = "none"
 SOURCES = ("cache", "live", "live_fd")
@@ -25,6 +28,9 @@ class TrainOptions:
         init_from: checkpoint whose fitting weights the detector starts from.
         workers, batch_size: for each process; None takes the config's.
         skip_nonfinite: how many steps may be left out because their loss or gradient is not finite.
+        device: see `checked_device`.
+        dry_run: check everything, and write nothing.
+        check_images: decode every image once before the first step.
     """
 
     config: str
@@ -39,17 +45,16 @@ class TrainOptions:
     workers: int | None = None
     batch_size: int | None = None
     skip_nonfinite: int = 0
+    device: str | None = None
+    dry_run: bool = False
+    check_images: bool = False
     cfg_options: dict[str, object] = field(default_factory=dict)
 
     def load_config(self) -> Config:
         """The config with `--cfg-options` merged in. Raises ConfigInvalid."""
-        config = load_config(self.config)
-        try:
-            config.merge_from_dict(self.cfg_options)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ConfigInvalid(
-                f"--cfg-options {self.cfg_options} does not fit {self.config}: {error}"
-            ) from error
+        config = load_config(self.config, self.cfg_options)
+        if config.get("distiller") is not None:
+            DistillerConfig.from_config(config)
         return config
 
 
@@ -89,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint in the work folder, if any"
     )
+    parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     parser.add_argument(
         "--batch-size", type=int, help="samples a process and step (default: the config's, 1)"
@@ -100,6 +106,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="leave out up to N steps whose loss or gradient is not finite (default 0: the first one stops)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print what would be done, and write nothing"
+    )
+    add_print_config(parser)
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image once before the first step, so that no damaged file stops a long run",
     )
     parser.add_argument(
         "--cfg-options",
@@ -122,6 +137,11 @@ def parsed_options(pairs: list[str]) -> dict[str, object]:
         except (ValueError, SyntaxError):
             options[key] = text
     return options
+
+
+def printed_config(args: argparse.Namespace) -> int:
+    """What `--print-config` does; returns the exit code. Raises ConfigInvalid."""
+    return print_config(args.config, parsed_options(args.cfg_options))
 
 
 def options_of(args: argparse.Namespace) -> TrainOptions:

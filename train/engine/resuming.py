@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmengine.config import Config
@@ -27,27 +28,26 @@ DECIDING = (
     "amp",
     "auto_scale_lr",
 )
+ABSENT = "not given"
 
 
 def run_facts(config: Config, index: NuScenesIndex, targets: str) -> dict[str, str]:
-    """Digests of what a run is made of, to be kept in its checkpoints.
+    """What a run is made of, as text, to be kept in its checkpoints.
 
     Args:
         index: of the frames that are trained on.
         targets: where the teacher's outputs come from: a store's fingerprint, or the teacher.
     """
-    facts = {name: _digest(plain_config(config.get(name))) for name in DECIDING}
+    facts = {name: _text(plain_config(config.get(name))) for name in DECIDING}
     facts["train_cfg.max_epochs"] = str(config.get("train_cfg", {}).get("max_epochs"))
     facts["frames"] = hashlib.sha256(index.columns["sample_token"].tobytes()).hexdigest()[:12]
     return facts | {"targets": targets}
 
 
 def require_same_run(checkpoint: Path | str, then: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Raise ConfigInvalid, part by part, when a checkpoint is of a run with other settings."""
+    """Raise ConfigInvalid, setting by setting, when a checkpoint is of a run with other ones."""
     changed = [
-        f"{name}: {then[name]} then, {value} now"
-        for name, value in now.items()
-        if then.get(name, value) != value
+        line for name, value in now.items() if name in then for line in _changes(name, then[name], value)
     ]
     if changed:
         raise ConfigInvalid(
@@ -56,5 +56,32 @@ def require_same_run(checkpoint: Path | str, then: Mapping[str, object], now: Ma
         )
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+def _changes(name: str, then: object, now: object) -> list[str]:
+    """A line for each value under a name that was another one then."""
+    if then == now:
+        return []
+    if name not in DECIDING:
+        return [f"{name}: {then} then, {now} now"]
+    # Checkpoints of an earlier version have the digest of the text.
+    if re.fullmatch("[0-9a-f]{12}", str(then)):
+        if then == hashlib.sha256(str(now).encode()).hexdigest()[:12]:
+            return []
+        return [f"{name}: another one then, of which the checkpoint has the digest alone; {now} now"]
+    return list(_differences(name, json.loads(str(then)), json.loads(str(now))))
+
+
+def _differences(path: str, then: object, now: object) -> Iterator[str]:
+    if then == now:
+        return
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*then, *now)):
+            yield from _differences(f"{path}.{key}", then.get(key, ABSENT), now.get(key, ABSENT))
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for number, pair in enumerate(zip(then, now, strict=True)):
+            yield from _differences(f"{path}.{number}", *pair)
+    else:
+        yield f"{path}: {then} then, {now} now"
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

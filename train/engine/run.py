@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -15,32 +16,48 @@ from camera3d.checkpoint import read_state_dict
 from camera3d.data import ImagePipeline, NuScenesIndex, load_or_build_index
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector
-from camera3d.devices import checked_device, process_group
+from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
-from train.engine.data import default_splits, train_loader, val_loader
+from train.engine.data import default_splits, require_images, train_loader, val_loader
+from train.engine.dry_run import dry_run
 from train.engine.kernels import repeatable
+from train.engine.log_lines import head, weights_of_terms
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
+from train.engine.stopping import stops_told
 from train.engine.targets import target_setting
-from train.engine.work_dir import work_folder
+from train.engine.work_dir import require_free, work_folder
 
 
-def train_detector(options: TrainOptions) -> Path:
-    """Train a detector on the ground truth alone; returns its exported weights. Raises Camera3DError."""
+def train_detector(options: TrainOptions) -> Path | str:
+    """Train a detector on the ground truth alone; returns its exported weights, or what a dry run found.
+
+    Raises Camera3DError.
+    """
     config = options.load_config()
     ImagePipeline.from_config(config.inputs)
-    with repeatable(config.get("deterministic", False)), process_group(checked_device(None)) as device:
+    if config.get("distiller") is not None:
+        print_log(
+            f"{options.config} is of a distillation: its student is trained here, on the ground truth alone."
+            " train/distill_from_cache.py distils.",
+            "current",
+            level=logging.WARNING,
+        )
+    with (
+        repeatable(config.get("deterministic", False)),
+        process_group(told(checked_device(options.device))) as device,
+    ):
         index, validation = indices(options)
         detector = initial_detector(config, options)
         return _train(detector, config, options, index, validation, device, targets="none")
 
 
-def distill(options: DistillOptions) -> Path:
-    """Train a student with a teacher's targets; returns its exported weights.
+def distill(options: DistillOptions) -> Path | str:
+    """Train a student with a teacher's targets; returns its exported weights, or what a dry run found.
 
     Everything that can be told before the first step is.
 
@@ -50,7 +67,10 @@ def distill(options: DistillOptions) -> Path:
     config = options.load_config()
     chosen = DistillerConfig.from_config(config)
     ImagePipeline.from_config(config.inputs)
-    with repeatable(config.get("deterministic", False)), process_group(checked_device(None)) as device:
+    with (
+        repeatable(config.get("deterministic", False)),
+        process_group(told(checked_device(options.device))) as device,
+    ):
         index, validation = indices(options)
         student = initial_detector(config, options)
         setting = target_setting(config, chosen, options, index, student, device)
@@ -73,6 +93,7 @@ def distill(options: DistillOptions) -> Path:
             device,
             targets=setting.name,
             transforms=setting.transforms,
+            told={**setting.told, "terms": weights_of_terms(chosen)},
         )
 
 
@@ -128,8 +149,14 @@ def _train(
     *,
     targets: str,
     transforms: Sequence[Callable] = (),
-) -> Path:
-    with work_folder(options.work_dir, resume=options.resume):
+    told: Mapping[str, str] | None = None,
+) -> Path | str:
+    if options.dry_run:
+        require_free(options.work_dir, resume=options.resume)
+    folder = nullcontext() if options.dry_run else work_folder(options.work_dir, resume=options.resume)
+    with stops_told(options.work_dir), folder:
+        if options.check_images:
+            require_images(options.dataroot, index, validation)
         given = config.get("train_dataloader", {})
         loader = train_loader(
             config,
@@ -140,6 +167,18 @@ def _train(
             seed=options.seed,
             transforms=transforms,
         )
+        said = head(
+            config,
+            told=told or {},
+            model=model,
+            index=index,
+            validation=validation,
+            steps=len(loader),
+            batch_size=loader.batch_size,
+            device=device,
+        )
+        if options.dry_run:
+            return dry_run(said, model, config, options, loader, (index, validation), device)
         runner = build_runner(
             model,
             config,
@@ -152,5 +191,6 @@ def _train(
             skip_nonfinite=options.skip_nonfinite,
             facts=run_facts(config, index, targets),
         )
+        print_log(said, "current")
         runner.train()
         return Path(options.work_dir) / "last.pth"

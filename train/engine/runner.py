@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -19,17 +21,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from camera3d.checkpoint import harmless_globals, reason_of
-from camera3d.errors import CheckpointMismatch, ConfigInvalid, shown
+from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from camera3d.files import replace_with
 from camera3d.logs import quiet_mmengine, to_stderr
-from train.engine import hooks, loops  # noqa: F401  registered by name below
+from train.engine import hooks, log_lines, loops  # noqa: F401  registered by name below
 from train.engine.checkpoints import chosen_checkpoint, remove_strays, write_digest
 from train.engine.finite import require_finite_weights
 from train.engine.optimising import with_amp
 from train.engine.rate import StepSize, scaled
 from train.engine.resuming import require_same_run
-
-TRAIN_CFG = {"max_epochs", "val_begin", "val_interval", "dynamic_intervals"}
 
 
 class TrainingRunner(Runner):
@@ -59,6 +59,8 @@ class TrainingRunner(Runner):
 
     def build_optim_wrapper(self, optim_wrapper: object) -> OptimWrapper:
         """See mmengine's, which tells about every parameter. Raises ConfigInvalid."""
+        if isinstance(optim_wrapper, dict):
+            warn_of_idle_rates(optim_wrapper, self.model)
         try:
             with quiet_mmengine():
                 return super().build_optim_wrapper(optim_wrapper)
@@ -111,6 +113,7 @@ class TrainingRunner(Runner):
             chosen = chosen_checkpoint(self.work_dir)
             self._has_loaded = True
             if chosen is not None:
+                print_log(f"goes on from {chosen}", "current")
                 self.resume(str(chosen))
 
     def load_checkpoint(self, filename: str, *args, **options) -> dict:
@@ -162,16 +165,7 @@ def build_runner(
 
     Raises ConfigInvalid when the schedule is missing or cannot be.
     """
-    missing = [n for n in ("optim_wrapper", "param_scheduler", "train_cfg") if n not in config]
-    if missing:
-        raise ConfigInvalid(
-            f"config {config.filename or ''} does not define {', '.join(missing)}: add"
-            " '../_base_/schedule_24ep.py' to its _base_"
-        )
-    unknown = sorted(set(config.train_cfg) - TRAIN_CFG)
-    if unknown or "max_epochs" not in config.train_cfg:
-        faults = [f"train_cfg.{name}: unknown" for name in unknown] or ["train_cfg.max_epochs: missing"]
-        raise ConfigInvalid(f"train_cfg takes {', '.join(sorted(TRAIN_CFG))}:\n{shown(faults)}")
+    require_schedule(config)
     epochs, steps = config.train_cfg.max_epochs, len(train)
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
     # A checkpoint between two optimiser steps would lose the gradients gathered so far.
@@ -186,7 +180,7 @@ def build_runner(
         train_dataloader=train,
         train_cfg={"type": "ExactEpochLoop", **config.train_cfg},
         optim_wrapper=with_amp(wrapper, config.get("amp"), device),
-        param_scheduler=[_until_the_end(s, epochs, epochs * steps) for s in config.param_scheduler],
+        param_scheduler=[until_the_end(s, epochs, epochs * steps) for s in config.param_scheduler],
         val_dataloader=validation,
         val_cfg={"type": "NuScenesValLoop", "out_dir": str(Path(work_dir) / "validation")}
         if evaluates
@@ -206,6 +200,7 @@ def build_runner(
             {"type": "SeedEachStep", "seed": seed},
             {"type": "ExportStudent", "interval": interval},
         ],
+        log_processor={"type": "StepLines", "terms": list((config.get("distiller") or {}).get("terms", ()))},
         visualizer={
             "type": "Visualizer",
             "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
@@ -222,7 +217,32 @@ def build_runner(
     return runner
 
 
-def _until_the_end(scheduler: Config, epochs: int, steps: int) -> dict:
+def require_schedule(config: Config) -> None:
+    """Raise ConfigInvalid when a config has no optimiser, schedule or number of epochs."""
+    missing = [n for n in ("optim_wrapper", "param_scheduler", "train_cfg") if n not in config]
+    if missing:
+        raise ConfigInvalid(
+            f"config {config.filename or ''} does not define {', '.join(missing)}: add"
+            " '../_base_/schedule_24ep.py' to its _base_"
+        )
+    if "max_epochs" not in config.train_cfg:
+        raise ConfigInvalid(f"config {config.filename or ''} does not define train_cfg.max_epochs")
+
+
+def warn_of_idle_rates(optim_wrapper: Mapping[str, object], model: nn.Module) -> None:
+    """Say which rates are meant for parameters that the model does not have."""
+    wanted = (optim_wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}
+    names = [name for name, _ in model.named_parameters()]
+    for key in wanted:
+        if not any(key in name for name in names):
+            modules = {part for name in names for part in name.split(".") if not part.isdigit()}
+            near = get_close_matches(key, modules, n=1)
+            end = f"; did you mean {near[0]}?" if near else ""
+            line = f"paramwise_cfg.custom_keys.{key}: no parameter of the model has this in its name{end}"
+            print_log(f"optim_wrapper.{line}", "current", level=logging.WARNING)
+
+
+def until_the_end(scheduler: Config, epochs: int, steps: int) -> dict:
     """A schedule without an end lasts as long as the training."""
     given = dict(scheduler)
     by_epoch = given.get("by_epoch", True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from mmengine.config import Config
@@ -44,6 +44,7 @@ class TargetSetting:
         name: a store's fingerprint, or the live teacher's weights.
         index: the frames that have targets.
         transforms: of the training's dataset.
+        told: about store and teacher, for the head of the log.
     """
 
     name: str
@@ -52,6 +53,7 @@ class TargetSetting:
     maps: ComparedMaps
     source: TargetSource
     transforms: Sequence[Callable] = ()
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def target_setting(
@@ -102,7 +104,21 @@ def _cached(
     if terms := chosen.reading_confidence:
         tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
         check_confidence(reader, tokens, terms, min_score=chosen.areas.min_score)
-    return setting
+    return replace(setting, told=told_of_store(reader))
+
+
+def told_of_store(reader: TargetReader) -> dict[str, str]:
+    """What a log says about a store and the teacher that made it."""
+    spec = reader.spec
+    sealed = "not sealed" if reader.digest is None else f"digest {reader.digest[:12]}"
+    weights = spec.teacher.checkpoint_sha256
+    made = (
+        f"UNTRAINED, seed {spec.teacher.random_seed}" if weights is None else f"weights sha256 {weights[:12]}"
+    )
+    return {
+        "store": f"{reader.path}, profile {spec.profile}, {sealed}",
+        "teacher": f"{spec.teacher.detector}, {made}",
+    }
 
 
 def _live(
@@ -134,9 +150,10 @@ def _live(
     teacher.to(device)
     pipeline = ImagePipeline.from_config(teacher_config.inputs)
     name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
+    told = {"store": "none", "teacher": f"{path}, {options.teacher_checkpoint}, {options.teacher_source}"}
     if options.teacher_source == "live":
         live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot))
-        return TargetSetting(name, index, description, maps, live)
+        return TargetSetting(name, index, description, maps, live, told=told)
     own = ImagePipeline.from_config(config.inputs)
     ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
     if len(ratios) > 1 or (own.mean, own.std, own.to_rgb) != (pipeline.mean, pipeline.std, pipeline.to_rgb):
@@ -145,4 +162,5 @@ def _live(
             f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
             f" {pipeline.to_dict()}"
         )
-    return TargetSetting(name, index, description, maps, DistortedLiveSource(teacher, pipeline.pad_hw))
+    source = DistortedLiveSource(teacher, pipeline.pad_hw)
+    return TargetSetting(name, index, description, maps, source, told=told)

@@ -54,6 +54,15 @@ def work_folder(work_dir: str | Path, *, resume: bool) -> Iterator[None]:
             os.close(lock)
 
 
+def require_free(work_dir: str | Path, *, resume: bool) -> None:
+    """Raise WorkDirTaken for another's results, as `work_folder` would, or where nothing can be written."""
+    folder = Path(work_dir).absolute()
+    _require_ours(folder, resume=resume)
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise WorkDirTaken(f"--work-dir {work_dir}: {there} cannot be written to. Give another folder.")
+
+
 def _locked(folder: Path) -> int:
     """Descriptor of the lock file. A record lock: workers that outlive a killed parent have no part in it."""
     path = folder / LOCK_NAME

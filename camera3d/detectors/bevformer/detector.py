@@ -7,6 +7,7 @@ Source: Li et al., BEVFormer, ECCV 2022.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from mmdet3d.registry import MODELS
@@ -35,6 +36,7 @@ class BEVFormer(QueryDetector):
 
     inputs = ("images", "lidar2img", "can_bus")
     numerics_version = 1
+    config_parts: ClassVar = {**QueryDetector.config_parts, "pts_bbox_head": build_bevformer_head}
 
     def __init__(
         self,

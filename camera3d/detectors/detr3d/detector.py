@@ -7,6 +7,7 @@ Source: Wang et al., DETR3D, CoRL 2021.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from mmdet3d.registry import MODELS
 from torch import Tensor
@@ -38,6 +39,7 @@ class DETR3D(QueryDetector):
 
     inputs = ("images", "lidar2img")
     numerics_version = 1
+    config_parts: ClassVar = {**QueryDetector.config_parts, "pts_bbox_head": build_detr3d_head}
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mmdet3d.registry import MODELS
 from torch import Tensor
@@ -40,6 +41,8 @@ class QueryDetector(CameraDetector):
             and y, and z at least from -10 to 10, as released.
         grid_mask_prob: how likely GridMask hides a lattice of squares in the images of a training step.
     """
+
+    config_parts: ClassVar = {"criterion": SetCriterion}
 
     def __init__(
         self,

@@ -1,0 +1,124 @@
+"""The keys of a config, all of them: a misspelt one would change nothing, and nobody would notice.
+
+`distiller` belongs to the training, which looks at it closer.
+"""
+
+from __future__ import annotations
+
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
+
+from camera3d.config_values import (
+    ANYTHING,
+    DICT,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Each,
+    OrNone,
+    Part,
+    Section,
+    Value,
+    choice,
+    keywords,
+    numbers,
+    whole,
+)
+from camera3d.errors import ConfigInvalid, shown
+
+NAMES = Value(
+    "names", lambda value: isinstance(value, tuple | list) and all(isinstance(v, str) for v in value)
+)
+RANGE_M = numbers(6, of=NUMBER)
+
+MODEL = Part(
+    MODELS,
+    keys={
+        "class_names": NAMES,
+        "point_cloud_range": RANGE_M,
+        "img_backbone": Part(MODELS),
+        "img_neck": Part(MODELS),
+    },
+)
+OPTIMIZER = Part(OPTIMIZERS, given=("params",), keys={"lr": NUMBER})
+MULTIPLIERS = Section({"lr_mult": NUMBER, "decay_mult": NUMBER})
+PARAMWISE = Section(
+    {
+        "custom_keys": Each(MULTIPLIERS, dict),
+        **dict.fromkeys(("bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult"), NUMBER),
+        **dict.fromkeys(("dwconv_decay_mult", "dcn_offset_lr_mult"), NUMBER),
+        "bypass_duplicate": FLAG,
+    }
+)
+CLIP = Section(
+    {
+        "type": choice("norm", "value"),
+        "max_norm": NUMBER,
+        "norm_type": NUMBER,
+        "clip_value": NUMBER,
+        "error_if_nonfinite": FLAG,
+        "foreach": ANYTHING,
+    }
+)
+OPTIM_WRAPPER = Section(
+    {
+        # What the training does not choose by itself.
+        **dict.fromkeys(keywords(OptimWrapper), ANYTHING),
+        "type": TEXT,
+        "optimizer": OPTIMIZER,
+        "paramwise_cfg": OrNone(PARAMWISE),
+        "clip_grad": OrNone(CLIP),
+        "accumulative_counts": whole(1),
+    }
+)
+SCHEDULER = Part(PARAM_SCHEDULERS, given=("optimizer",), keys={"convert_to_iter_based": FLAG})
+TRAIN_CFG = Section(
+    {
+        "max_epochs": whole(1),
+        "val_begin": whole(1),
+        "val_interval": whole(1),
+        "dynamic_intervals": ANYTHING,
+    }
+)
+INPUTS = Section(dict.fromkeys(("scale", "pad_hw", "mean", "std", "to_rgb"), ANYTHING))
+CONFIG = Section(
+    {
+        "model": MODEL,
+        "inputs": INPUTS,  # their values: see ImagePipeline
+        "class_names": NAMES,
+        "point_cloud_range": RANGE_M,
+        "teacher": OrNone(TEXT),
+        "distiller": OrNone(DICT),
+        "queue_length": whole(1),
+        "drop_history_frame": FLAG,
+        "distort": FLAG,
+        "class_balanced": FLAG,
+        "optim_wrapper": OPTIM_WRAPPER,
+        "param_scheduler": Each(SCHEDULER, list),
+        "train_cfg": TRAIN_CFG,
+        "train_dataloader": Section({"batch_size": whole(1), "num_workers": whole(0)}),
+        "auto_scale_lr": OrNone(Section({"enable": FLAG, "base_batch_size": whole(1)})),
+        "amp": choice("fp16", "bf16", None),
+        "checkpoint_interval": whole(1),
+        "log_interval": whole(1),
+        "deterministic": FLAG,
+        "find_unused_parameters": FLAG,
+        "custom_imports": ANYTHING,  # mmengine has followed them by now
+    },
+    own="_",
+)
+
+
+def check_config(config: Config, name: str) -> None:
+    """Look at every key of a config.
+
+    Args:
+        name: of the config, for the message.
+
+    Raises ConfigInvalid with a line for each key that nobody reads and each value that cannot be.
+    """
+    faults = CONFIG.faults("", config.to_dict())
+    if faults:
+        raise ConfigInvalid(f"{name} does not work:\n{shown(faults)}")

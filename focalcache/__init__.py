@@ -1,0 +1,1 @@
+"""The console command `focalcache`: every command of the project under one name."""
