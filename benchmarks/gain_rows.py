@@ -26,6 +26,12 @@ HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
 RAW = ("bev_generation", "raw")  # the experiment on why bev_generation gains nothing by itself
 PLACEMENTS = {"bev_generation": ("generated", "raw"), "focal": ("raw", "generated")}
 LIVE = "live_fd"
+# Of which the streamed rows are the counterparts: the published queue is of four frames, the demo's of two.
+PUBLISHED_QUEUE = {"queue_length": 4}
+# Streamed epochs that take as long as its at the long horizon, rounded down. A streamed step took 0.64 of its
+# CPU seconds, and 0.71 to 0.77 with FD3D's terms: benchmarks/train_step.py, these configs, --queue-length 4.
+EQUAL_TIME_EPOCHS = {ALONE: 6, FD3D: 5}
+STREAMED = {ALONE: "student_stream.py", FD3D: "distill_fd3d_stream.py"}
 # Neither changes what is learnt.
 BESIDE_THE_POINT = ("log_interval", "checkpoint_interval")
 
@@ -39,6 +45,7 @@ class Row:
         overrides: changes of the config, by the key that --cfg-options takes.
         source: a store's profile; `live_fd` for the teacher in every step; None for no teacher.
         long: whether the row is trained at the long horizon too.
+        epochs: instead of the long horizon's, for rows of equal time; these have no short training.
         teacher: its config, below configs/demo.
     """
 
@@ -47,6 +54,7 @@ class Row:
     overrides: Mapping[str, object] = field(default_factory=dict)
     source: str | None = "exact"
     long: bool = False
+    epochs: int | None = None
     teacher: str = "teacher.py"
 
     def resolved(self, settings: Mapping[str, object]) -> dict[str, object]:
@@ -111,7 +119,24 @@ def rows() -> list[Row]:
         Row(name="FD3D, compact store", config="distill_fd3d.py", source="compact"),
         Row(name="FD3D, focal store", config="distill_fd3d.py", source="focal"),
         Row(name="FD3D, live_fd", config="distill_fd3d.py", source=LIVE),
+        *(row for queue in STREAMED for row in histories(queue)),
     ]
+
+
+def histories(row: str) -> list[Row]:
+    """A row with the published queue, and streamed: for as many steps, and for as long."""
+    config, source = ("student.py", None) if row == ALONE else ("distill_fd3d.py", "exact")
+    queue, stream, as_long = history_names(row)
+    return [
+        Row(name=queue, config=config, overrides=PUBLISHED_QUEUE, source=source, long=True),
+        Row(name=stream, config=STREAMED[row], source=source, long=True),
+        Row(name=as_long, config=STREAMED[row], source=source, long=True, epochs=EQUAL_TIME_EPOCHS[row]),
+    ]
+
+
+def history_names(row: str) -> tuple[str, str, str]:
+    """Names of these rows."""
+    return f"{row}, queue of 4", f"{row}, stream", f"{row}, stream, equal time"
 
 
 def detr3d_rows() -> list[Row]:
@@ -157,6 +182,7 @@ def steps() -> list[tuple[str, str]]:
         (reference(), "FD3D: bev_generation alone, raw map"),
         (reference(), "FD3D: focal alone"),
         (reference(), FD3D),
+        *((queue, streamed) for queue, *both in map(history_names, STREAMED) for streamed in both),
     ]
 
 

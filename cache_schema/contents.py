@@ -4,19 +4,22 @@ A listing says what is there, never what is missing, and that of an object store
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from cache_schema import fields
 from cache_schema.errors import Corrupt, DigestMismatch, Problem, SpecInvalid, StoreNotFound, shown
 from cache_schema.fingerprint import digest as fingerprint_of
 from cache_schema.manifest import HeadManifest
-from cache_schema.published import REDO, PublishedScene, read_scene
-from cache_schema.seal import SEAL_NAME, Seal, read_seal
+from cache_schema.published import PublishedScene, read_scene
+from cache_schema.seal import SEAL_NAME, Seal, read_seal, sealed_index
 from cache_schema.spec import StoreSpec
-from cache_schema.storage import StorePath
+from cache_schema.storage import StorePath, each_read
+from cache_schema.store_index import IndexedScene, StoreIndex
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import Root, open_root, published_scenes
 from cache_schema.teacher_head import HEAD_GROUP, read_head_manifest
 
+_SCENES_AT_ONCE = 64  # manifests of a bucket in memory
 _digest_prefix = fields.text(r"[0-9a-f]{12,64}", "the first 12 to 64 small hexadecimal digits of a digest")
 
 
@@ -32,34 +35,49 @@ class StoreContents:
 
     def __init__(self, path: StorePath) -> None:
         self.path = path
-        root = open_root(path)
-        self.spec: StoreSpec = root.spec
-        self.fingerprint = fingerprint_of(root.spec)
-        self.plan: StorePlan | None = root.plan
-        try:
-            self.seal: Seal | None = read_seal(path)
-        except StoreNotFound:
-            self.seal = None
+        self._root, self.seal = each_read(path, lambda read: read(path), (open_root, _seal_or_none))
+        self.spec: StoreSpec = self._root.spec
+        self.fingerprint = fingerprint_of(self.spec)
+        if self.seal is None:
+            _ = self.plan  # damaged, it is found now
         else:
-            require_own_seal(self.seal, path, root)
+            require_own_seal(self.seal, path, self._root)
+
+    @property
+    def plan(self) -> StorePlan | None:
+        """Which scenes the store is to hold; None when it was made without saying so."""
+        return self._root.plan
+
+    @cached_property
+    def index(self) -> StoreIndex:
+        """Scenes and samples that are published: a sealed store's own index, or one made from manifests.
+
+        Raises as `sealed_index` and `read_scene`.
+        """
+        if self.seal is not None:
+            return sealed_index(self.path, self.seal)
+        return StoreIndex.of(
+            IndexedScene(scene.name, scene.manifest_sha256, scene.sample_tokens) for scene in self.scenes()
+        )
 
     def scene_names(self) -> list[str]:
         """The scenes that are published, sorted; of a sealed store all those it must have."""
-        if self.seal is not None:
-            return [scene.scene_name for scene in self.seal.scenes]
-        return published_scenes(self.path, self.plan)
+        return published_scenes(self.path, self.plan) if self.seal is None else self.index.scene_names()
+
+    def scene(self, name: str) -> PublishedScene:
+        """A scene's manifest.
+
+        Raises as `read_scene`, and Corrupt when the manifest is not the one that was sealed.
+        """
+        if self.seal is None:
+            return read_scene(self.path, name, self.fingerprint, self.plan)
+        return read_scene(self.path, name, self.fingerprint, None, self.index.manifest_sha256(name))
 
     def scenes(self) -> Iterator[PublishedScene]:
-        """These scenes' manifests.
-
-        Raises as `read_scene`, and Corrupt when a manifest is not the one that was sealed.
-        """
-        sealed = {} if self.seal is None else self.seal.manifest_sha256
-        for name in self.scene_names():
-            scene = read_scene(self.path, name, self.fingerprint, self.plan)
-            if sealed.get(name, scene.manifest_sha256) != scene.manifest_sha256:
-                raise Corrupt(f"scene {name} of {self.path} is not the one that was sealed.\n{REDO}")
-            yield scene
+        """The manifests of all scenes. Raises as `scene`."""
+        names = self.scene_names()
+        for start in range(0, len(names), _SCENES_AT_ONCE):
+            yield from each_read(self.path, self.scene, names[start : start + _SCENES_AT_ONCE])
 
     def head_manifest(self) -> HeadManifest:
         """What is recorded of the teacher's head.
@@ -106,10 +124,16 @@ class StoreContents:
 
 
 def require_own_seal(seal: Seal, path: StorePath, root: Root) -> None:
-    """Raise Corrupt when a seal was made for another root, or for other scenes than the plan names."""
-    sealed = {scene.scene_name: scene.n_samples for scene in seal.scenes}
-    if seal.root_sha256 != root.sha256 or root.plan is None or root.plan.n_samples != sealed:
+    """Raise Corrupt when a seal was made for another root, and so for another spec or plan."""
+    if seal.root_sha256 != root.sha256:
         raise Corrupt(
             f"{path / SEAL_NAME} was made for another store: its root or its plan is not this one's.\n"
             "Put the store's own seal back, or dump into a new store."
         )
+
+
+def _seal_or_none(path: StorePath) -> Seal | None:
+    try:
+        return read_seal(path)
+    except StoreNotFound:
+        return None

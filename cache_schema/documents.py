@@ -138,7 +138,9 @@ def _n_values(data: bytes) -> int:
 
 
 def _depth(data: bytes) -> int:
-    """How deep lists and objects lie in one another; brackets in texts do not count."""
+    """How deep lists and objects lie in one another, or more; brackets in texts need not count."""
+    if (n_brackets := data.count(b"[") + data.count(b"{")) <= MAX_DEPTH:
+        return n_brackets
     plain = np.frombuffer(data.replace(b"\\\\", b"  ").replace(b'\\"', b"  "), np.uint8)
     # Wraps at 256, which is even: odd still means inside a text.
     in_text = np.cumsum(plain == ord('"'), dtype=np.uint8) & 1

@@ -64,7 +64,14 @@ class Fact:
         values, bad = cls._check_fields(given)
         if problems or bad:
             raise SpecInvalid(f"{cls.__name__} is not valid", problems + bad)
-        return cls(**values)
+        # Not by the constructor, which would check every field once more.
+        made = object.__new__(cls)
+        for name, field in fields.items():
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            object.__setattr__(made, name, values.get(name, default))
+        if problems := made.contradictions():
+            raise SpecInvalid(f"{cls.__name__} is not valid", problems)
+        return made
 
     @classmethod
     def _check_fields(cls, given: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:

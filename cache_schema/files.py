@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -58,7 +59,7 @@ def errors_name(path: str | Path) -> Iterator[None]:
         raise
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes | memoryview) -> None:
     """Create a file that was not there, durably. Raises FileExistsError when it was."""
     with errors_name(path), path.open("xb") as file:
         file.write(data)
@@ -88,6 +89,17 @@ def publish_file(store: StorePath, target: StorePath, data: bytes) -> bool:
             return False
         sync_to_disk(parent)
     return True
+
+
+def replace_file(store: StorePath, target: StorePath, data: bytes | memoryview) -> None:
+    """Put a file into the root of a store, whole and durably, over any that was there."""
+    if isinstance(target, S3Path):
+        target.upload(io.BytesIO(data))
+        return
+    with _staging_folder(store, target.stem) as folder, inside(store) as root:
+        write_new(folder / target.name, data)
+        os.rename(folder / target.name, target.name, dst_dir_fd=root)
+        sync_to_disk(root)
 
 
 @contextlib.contextmanager

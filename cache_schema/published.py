@@ -12,7 +12,7 @@ from cache_schema.documents import read_document
 from cache_schema.errors import Corrupt, FingerprintMismatch, SpecInvalid, shown
 from cache_schema.fields import Unfit, each
 from cache_schema.manifest import MANIFEST_NAME, SceneManifest, tested, unpack_raw
-from cache_schema.storage import StorePath
+from cache_schema.storage import StorePath, fetched_again
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import SCENES_GROUP
 
@@ -38,20 +38,33 @@ class PublishedScene:
         return tested(self.raw, self.path, SceneManifest)
 
 
-def read_scene(store: StorePath, name: str, fingerprint: str, plan: StorePlan | None) -> PublishedScene:
+def read_scene(
+    store: StorePath, name: str, fingerprint: str, plan: StorePlan | None, sealed: str | None = None
+) -> PublishedScene:
     """The scene in the folder of that name.
 
+    Args:
+        sealed: SHA-256 that its manifest must have; None when nobody knows.
+
     Raises:
-        Corrupt: the manifest is gone or damaged, that of another scene, or of another length than planned.
+        Corrupt: the manifest is gone or damaged, that of another scene, not the one that was sealed, or of
+            another length than planned.
         FingerprintMismatch: it was written under another spec than the store's.
     """
     where = f"scene {name} of {store}"
     path = store / SCENES_GROUP / name / MANIFEST_NAME
-    try:
+
+    def read() -> tuple[str, dict[str, Any]]:
         data = read_document(path)
+        digest = hashlib.sha256(data).hexdigest()
+        if sealed not in (None, digest):
+            raise Corrupt(f"{where} is not the one that was sealed.\n{REDO}")
+        return digest, unpack_raw(data, path)
+
+    try:
+        digest, raw = fetched_again(path, read)
     except FileNotFoundError:
         raise Corrupt(f"{where} is missing: {path} is gone.\n{REDO}") from None
-    raw = unpack_raw(data, path)
     if raw.get("scene_name") != name:
         raise Corrupt(f"{where} holds the manifest of {shown(raw.get('scene_name'))}.\n{REDO}")
     if raw.get("fingerprint") != fingerprint:
@@ -66,4 +79,4 @@ def read_scene(store: StorePath, name: str, fingerprint: str, plan: StorePlan | 
     planned = None if plan is None else plan.n_samples.get(name)
     if planned not in (None, len(tokens)):
         raise Corrupt(f"{where} has {len(tokens)} samples, {planned} are planned.\n{REDO}")
-    return PublishedScene(name, tokens, hashlib.sha256(data).hexdigest(), path, raw)
+    return PublishedScene(name, tokens, digest, path, raw)

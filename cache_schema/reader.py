@@ -1,24 +1,23 @@
 """Gives the arrays of a sample back by its token."""
 
-import hashlib
 import mmap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
 from cache_schema.contents import StoreContents
-from cache_schema.documents import read_document
 from cache_schema.errors import Corrupt, Problem, SampleMissing, SpecInvalid
 from cache_schema.fingerprint import require
-from cache_schema.manifest import MANIFEST_NAME, ArrayRecord, SceneManifest, unpack_manifest
+from cache_schema.manifest import ArrayRecord, SceneManifest
 from cache_schema.profiles.focal import FocalSample
-from cache_schema.published import PublishedScene
+from cache_schema.remote_shards import RemoteShards
 from cache_schema.shard_reader import ShardReader
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, store_path
+from cache_schema.store_index import INDEX_NAME, Place, SampleTokens, StoreIndex
 from cache_schema.store_root import SCENES_GROUP
 from cache_schema.teacher_head import HEAD_GROUP, read_head
 from cache_schema.zarr_metadata import shard_key
@@ -26,15 +25,6 @@ from cache_schema.zarr_metadata import shard_key
 # Open shards cost a file descriptor and a map each; a scene has about a dozen, of profile `focal` 35.
 _OPEN_SHARDS = 256
 _OPEN_SCENES = 16
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a sample is: its scene, its row there, and its number among all samples of the store."""
-
-    scene_name: str
-    row: int
-    number: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,8 @@ class TargetReader:
     Safe to share between threads and to use in forked or spawned workers; pickles as its arguments. It sees
     the scenes that were published when a sample was first asked for, and no other manifests after that. Of a
     sealed store these are the ones that the seal names, and the head is the one that it names, in workers
-    too. Memory does not grow with what was read.
+    too; what it knows about samples is a map of the store's index, which processes share. Memory does not
+    grow with what was read.
 
     Args:
         path: the store.
@@ -98,6 +89,7 @@ class TargetReader:
             require(expect, self.spec, self.path)
         if expect_digest is not None:
             self._contents.require_digest(expect_digest)
+        self._remote = RemoteShards(self.path / SCENES_GROUP, self._record) if remote else None
         self._array_numbers = {array.name: number for number, array in enumerate(self.spec.stored_arrays)}
         self._scene = lru_cache(maxsize=_OPEN_SCENES)(self._open_scene)
         self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._open_shard)
@@ -119,37 +111,28 @@ class TargetReader:
         return self._contents.digest
 
     @cached_property
-    def scenes(self) -> dict[str, tuple[str, ...]]:
+    def scenes(self) -> dict[str, SampleTokens]:
         """Sample tokens in time order, by scene name; scenes sorted by name."""
-        return {name: scene.sample_tokens for name, scene in self._published.items()}
+        index = self._index
+        return {index.scene_name(number): index.tokens_of(number) for number in range(index.n_scenes)}
 
     @cached_property
-    def _published(self) -> dict[str, PublishedScene]:
-        return {scene.name: replace(scene, raw={}) for scene in self._contents.scenes()}
-
-    @cached_property
-    def sample_tokens(self) -> tuple[str, ...]:
+    def sample_tokens(self) -> SampleTokens:
         """All samples, scene by scene and in time order within one."""
-        return tuple(self._places)
+        return self._index.sample_tokens()
 
     @cached_property
-    def _places(self) -> dict[str, _Place]:
-        places: dict[str, _Place] = {}
-        for name, tokens in self.scenes.items():
-            for row, token in enumerate(tokens):
-                if token in places:
-                    other = places[token].scene_name
-                    raise Corrupt(f"sample {token} of {self.path} is in scenes {other} and {name}")
-                places[token] = _Place(name, row, len(places))
-        # Made together with the places, so that workers forked later share it.
-        self._verified = mmap.mmap(-1, max(1, len(places) * len(self._array_numbers)))
-        return places
+    def _index(self) -> StoreIndex:
+        index = self._contents.index
+        # Made together with the index, so that workers forked later share it.
+        self._verified = mmap.mmap(-1, max(1, index.n_samples * len(self._array_numbers)))
+        return index
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._index.n_samples
 
     def __contains__(self, sample_token: object) -> bool:
-        return sample_token in self._places
+        return self._index.find(sample_token) is not None
 
     def __getitem__(self, sample_token: str) -> dict[str, np.ndarray]:
         """All arrays of a sample; see `read`."""
@@ -172,8 +155,16 @@ class TargetReader:
         """
         wanted = self._wanted(names)
         place = self._place(sample_token)
-        records = self._scene(place.scene_name).records
-        return {name: self._read_array(sample_token, place, records[name]) for name in wanted}
+        scene = self._scene(place.scene_name)
+        tokens = scene.manifest.sample_tokens
+        if place.row >= len(tokens) or tokens[place.row] != sample_token:
+            raise Corrupt(f"{self.path / INDEX_NAME} says that sample {sample_token} is where another one is")
+        if self._remote is None:
+            return {name: self._read_array(sample_token, place, scene.records[name]) for name in wanted}
+        try:
+            return self._remote.read(place.scene_name, place.row, wanted, test=self._always_tested)
+        except Corrupt as error:
+            raise Corrupt(f"sample {sample_token}, scene {place.scene_name}: {error}") from None
 
     def read_focal(self, sample_token: str) -> FocalSample:
         """A sample of profile `focal`. Raises as `read`, and SpecInvalid when the profile is another."""
@@ -209,19 +200,19 @@ class TargetReader:
             )
         return wanted
 
-    def _place(self, sample_token: str) -> _Place:
-        place = self._places.get(sample_token)
-        if place is None:
+    def _place(self, sample_token: str) -> Place:
+        number = self._index.find(sample_token)
+        if number is None:
             dataset = self.spec.dataset
             raise SampleMissing(
-                f"sample {sample_token} is not in {self.path}, which holds {len(self._places)} samples "
-                f"of {len(self.scenes)} published scenes ({dataset.version}, {dataset.split}).\n"
+                f"sample {sample_token} is not in {self.path}, which holds {self._index.n_samples} samples "
+                f"of {self._index.n_scenes} published scenes ({dataset.version}, {dataset.split}).\n"
                 "If its scene was not dumped yet, run the same dump again: it continues where it stopped. "
                 "Otherwise leave the sample out: TargetReader.sample_tokens lists those there are."
             )
-        return place
+        return self._index.place(number)
 
-    def _read_array(self, sample_token: str, place: _Place, record: ArrayRecord) -> np.ndarray:
+    def _read_array(self, sample_token: str, place: Place, record: ArrayRecord) -> np.ndarray:
         name = record.array.name
         try:
             shard_number, slot = divmod(place.row, record.samples_per_shard)
@@ -236,21 +227,20 @@ class TargetReader:
         return values
 
     def _open_scene(self, scene_name: str) -> _Scene:
-        path = self.path / SCENES_GROUP / scene_name / MANIFEST_NAME
-        try:
-            data = read_document(path)
-        except FileNotFoundError:
-            raise Corrupt(f"{path} is gone") from None
-        if hashlib.sha256(data).hexdigest() != self._published[scene_name].manifest_sha256:
-            raise Corrupt(f"{path} was changed after this reader opened the store: open it again")
-        manifest = unpack_manifest(data, path, SceneManifest)
+        scene = self._contents.scene(scene_name)
+        if scene.manifest_sha256 != self._index.manifest_sha256(scene_name):
+            raise Corrupt(f"{scene.path} was changed after this reader opened the store: open it again")
+        manifest = scene.manifest()
         stored = tuple(record.array for record in manifest.arrays)
         if stored != self.spec.stored_arrays:
             raise Corrupt(f"scene {scene_name} of {self.path} holds other arrays than the store's spec says")
         return _Scene(manifest, {record.array.name: record for record in manifest.arrays})
 
+    def _record(self, scene_name: str, array_name: str) -> ArrayRecord:
+        return self._scene(scene_name).records[array_name]
+
     def _open_shard(self, scene_name: str, array_name: str, number: int) -> ShardReader:
-        record = self._scene(scene_name).records[array_name]
+        record = self._record(scene_name, array_name)
         path = self.path / SCENES_GROUP / scene_name / array_name / shard_key(record.array, number)
         return ShardReader(
             path,

@@ -39,7 +39,12 @@ def unpack_index(shard: memoryview | RemoteBytes | FileBytes, slots: int) -> np.
     room = shard.nbytes - index_nbytes(slots)
     if room < 0:
         raise Corrupt(f"shard of {shard.nbytes} bytes is shorter than its index")
-    body, stored = bytes(shard[room : -_CRC.size]), bytes(shard[-_CRC.size :])
+    return unpack_index_bytes(bytes(shard[room:]), slots, room)
+
+
+def unpack_index_bytes(data: bytes, slots: int, room: int) -> np.ndarray:
+    """The same from the index alone; `room` is how many bytes lie before it. Raises Corrupt."""
+    body, stored = data[: -_CRC.size], data[-_CRC.size :]
     if _CRC.pack(google_crc32c.value(body)) != stored:
         raise Corrupt("shard index does not match its CRC-32C")
     table = np.frombuffer(body, "<u8").reshape(slots, 2)

@@ -17,16 +17,17 @@ import numpy as np
 from cache_schema.codec import ChunkLayout, Chunks
 from cache_schema.documents import FileBytes, reading
 from cache_schema.errors import Corrupt
-from cache_schema.shard_index import MISSING, index_nbytes, unpack_index
+from cache_schema.shard_index import index_nbytes, unpack_index
+from cache_schema.shard_places import IndexedPlaces
 from cache_schema.spec import ArraySpec
-from cache_schema.storage import RemoteBytes, S3Path, StorePath
+from cache_schema.storage import RemoteBytes, S3Path, StorePath, fetched_again
 
 
 class ShardReader:
     """One shard of one array.
 
     Args:
-        path: the shard file, or the object: of that the chunks are fetched one by one.
+        path: the shard file, or the object: of that the chunks are fetched one by one, as `verify` does.
         array: whose shard it is.
         slots: samples that fit into it.
         nbytes: its size as recorded, in bytes.
@@ -65,16 +66,15 @@ class ShardReader:
         except FileNotFoundError:
             raise Corrupt(f"{path} is gone") from None
         try:
-            self._index = unpack_index(self._bytes, n_chunks)
+            index = fetched_again(path, lambda: unpack_index(self._bytes, n_chunks))
         except Corrupt as error:
-            raise Corrupt(f"{path}: {error}") from None
+            raise Corrupt(f"{path}: {str(error).removeprefix(str(path)).lstrip(': ')}") from None
+        self._places = IndexedPlaces(layout, index, rows)
         self._seen: list[Chunks | None] = [None] * slots
 
     def _opened(self, mapped: bool) -> "memoryview | RemoteBytes | FileBytes":
         if isinstance(self._path, S3Path):
-            remote = RemoteBytes(self._path)
-            self._require_nbytes(remote.nbytes)
-            return remote
+            return RemoteBytes(self._path, self._nbytes)
         local = FileBytes(self._path)
         self._require_nbytes(local.nbytes)
         if not mapped:
@@ -98,37 +98,17 @@ class ShardReader:
         if self._map is not None and self._map.size() != self._nbytes:
             self._require_nbytes(self._map.size())
         try:
-            chunks = self._seen[slot] or self._chunks(slot)
-            return chunks.values(test=test)
+            chunks = self._seen[slot]
+            if chunks is not None:
+                return chunks.values(test=test)
+            return fetched_again(self._path, lambda: self._chunks(slot).values(test=test))
         except Corrupt as error:
             raise Corrupt(f"{self._path}, slot {slot}: {error}") from None
 
     def _chunks(self, slot: int) -> Chunks:
         rows = None if self._rows is None else self._rows[slot]
-        start, end = self._extent(slot, 1 if rows is None else self._layout.array.n_chunks(rows))
+        start, end = self._places.extent(slot)
         chunks = Chunks(self._layout, self._bytes[start:end], self._checksums[slot], rows)
         if self._map is not None:
             self._seen[slot] = chunks
         return chunks
-
-    def _extent(self, slot: int, n_chunks: int) -> tuple[int, int]:
-        """Where the chunks of a sample begin and end; they lie one after the other."""
-        per_sample = self._layout.per_sample
-        if not self._layout.array.ragged:
-            offset, size = self._index[slot].tolist()
-            if offset == MISSING:
-                raise Corrupt("a chunk is missing")
-            return offset, offset + size
-        extents = self._index[slot * per_sample : (slot + 1) * per_sample]
-        offsets, sizes = extents[:n_chunks].T
-        if (offsets == MISSING).any():
-            raise Corrupt("a chunk is missing")
-        if (extents[n_chunks:] != MISSING).any():
-            raise Corrupt("more chunks than the sample has")
-        if n_chunks == 0:
-            return 0, 0
-        if (sizes != self._layout.largest_nbytes).any():
-            raise Corrupt(f"chunks that are not of {self._layout.largest_nbytes} bytes")
-        if (offsets[1:] != offsets[:-1] + sizes[:-1]).any():
-            raise Corrupt("chunks that do not follow one another")
-        return int(offsets[0]), int(offsets[-1] + sizes[-1])

@@ -11,19 +11,24 @@ import re
 import shutil
 import tempfile
 import warnings
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
+from cache_schema.bounded_answers import ANSWER_NBYTES, AnswerCut, read_at_most
 from cache_schema.errors import Corrupt, StorageUnavailable, StoreNotFound, Unreadable
-from cache_schema.s3_client import ObjectExists, request
+from cache_schema.s3_client import ObjectExists, at_once, request
+from cache_schema.s3_upload import upload
 
 _SCHEME = "s3://"
 _ENDPOINT = "AWS_ENDPOINT_URL"
 _MAX_PAGES = 10_000  # of a thousand names each
-_PAGE_NBYTES = 1 << 24
+PIECE_NBYTES = 1 << 23  # of a range, in one request
+FETCHES = 3  # of bytes that do not match their checksum
+
+ResultT = TypeVar("ResultT")
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -51,28 +56,47 @@ class S3Path:
     def __str__(self) -> str:
         return f"{_SCHEME}{self.bucket}/{self.key}"
 
-    def read_bytes(self, limit: int | None = None) -> bytes:
+    def read_bytes(self, limit: int = ANSWER_NBYTES) -> bytes:
         """The whole object. Raises FileNotFoundError, and Corrupt when it has more than `limit` bytes."""
-        return request("GET", self.bucket, self.key, limit=limit).body
 
-    def read_range(self, start: int, stop: int) -> bytes:
-        """Bytes start…stop of the object, stop > start.
+        def body(answer: dict[str, Any]) -> bytes:
+            content = read_at_most(answer["Body"], limit)
+            if len(content) != answer.get("ContentLength", len(content)):
+                raise AnswerCut(f"{len(content)} bytes of {answer['ContentLength']}")
+            return content
 
-        Raises FileNotFoundError, and Corrupt when the server gives other bytes than these.
+        return request("get_object", self.bucket, self.key, use=body)
+
+    def read_range(self, start: int, stop: int, nbytes: int) -> bytes:
+        """Bytes start…stop of an object of `nbytes` bytes, 0 ≤ start < stop ≤ nbytes.
+
+        Raises FileNotFoundError, and Corrupt when the object has another size, or the server gives other
+        bytes than these.
         """
-        headers = {"range": f"bytes={start}-{stop - 1}"}
-        answer = request("GET", self.bucket, self.key, headers=headers, limit=stop - start)
-        place = answer.headers.get("content-range", "")
-        if answer.status != 206 or not place.startswith(f"bytes {start}-{stop - 1}/"):
-            raise Corrupt(f"{self}: bytes {start} to {stop} asked for, got {place or 'another answer'}")
-        if len(answer.body) != stop - start:
-            raise Corrupt(f"{self}: {len(answer.body)} bytes where {stop - start} belong")
-        return answer.body
+
+        def body(answer: dict[str, Any]) -> bytes:
+            place = str(answer.get("ContentRange", ""))
+            _, _, total = place.partition("/")
+            if total.isdecimal() and int(total) != nbytes:
+                raise Corrupt(f"{self} has {int(total)} bytes, {nbytes} were written")
+            if place != f"bytes {start}-{stop - 1}/{nbytes}":
+                raise Corrupt(f"{self}: bytes {start} to {stop} asked for, got {place or 'another answer'}")
+            content = read_at_most(answer["Body"], stop - start)
+            if len(content) != stop - start:
+                raise AnswerCut(f"{len(content)} bytes where {stop - start} belong")
+            return content
+
+        try:
+            return request("get_object", self.bucket, self.key, use=body, Range=f"bytes={start}-{stop - 1}")
+        except StorageUnavailable as error:
+            if "HTTP 416" in str(error):
+                raise Corrupt(f"{self} has {self.size()} bytes, {nbytes} were written") from None
+            raise
 
     def size(self) -> int:
         """Bytes of the object. Raises FileNotFoundError."""
-        found = request("HEAD", self.bucket, self.key).headers.get("content-length", "")
-        if not found.isdecimal():
+        found = request("head_object", self.bucket, self.key).get("ContentLength")
+        if found is None:
             raise StorageUnavailable(
                 f"{self}: the server does not say how long it is. Is {_ENDPOINT} one of S3?"
             )
@@ -81,7 +105,7 @@ class S3Path:
     def exists(self) -> bool:
         """Whether there is an object of this very key."""
         try:
-            request("HEAD", self.bucket, self.key)
+            request("head_object", self.bucket, self.key)
         except FileNotFoundError:
             return False
         return True
@@ -89,69 +113,107 @@ class S3Path:
     is_file = exists
 
     def upload(self, body: BinaryIO, *, unless_there: bool = False) -> None:
-        """Put an object here, whole or not at all, over any that was there.
+        """Put an object here, whole or not at all, over any that was there; a long one in parts.
 
         Raises ObjectExists and NotImplementedError, as `request` does, with `unless_there`.
         """
         try:
-            request("PUT", self.bucket, self.key, body=body, unless_there=unless_there)
+            upload(self.bucket, self.key, body, unless_there=unless_there)
         except FileNotFoundError:
             raise StorageUnavailable(f"{self}: there is no bucket {self.bucket}; make it first") from None
 
     def names(self) -> list[str]:
         """Names one level below this prefix, of objects and of further prefixes. Raises FileNotFoundError."""
-        return [name.rstrip("/") for name in self._listed({"delimiter": "/"})]
+        return [name.rstrip("/") for name in self._listed(Delimiter="/")]
 
     def all_names(self) -> list[str]:
         """Names of all objects below this prefix, with "/" between their parts. Raises FileNotFoundError."""
-        return list(self._listed({}))
+        return list(self._listed())
 
     def is_dir(self) -> bool:
         """Whether objects lie below this prefix."""
-        return next(self._listed({"max-keys": "1"}), None) is not None
+        return next(self._listed(MaxKeys=1), None) is not None
 
     def unlink(self) -> None:
         """Remove the object; no error when there is none."""
         with contextlib.suppress(FileNotFoundError):
-            request("DELETE", self.bucket, self.key)
+            request("delete_object", self.bucket, self.key)
 
-    def _listed(self, options: Mapping[str, str]) -> Iterator[str]:
-        query = {"list-type": "2", "prefix": f"{self.key}/", **options}
+    def _listed(self, **options: Any) -> Iterator[str]:
         for _ in range(_MAX_PAGES):
-            page = self._page(request("GET", self.bucket, "", query=query, limit=_PAGE_NBYTES).body)
-            keys = page.iterfind("{*}Contents/{*}Key"), page.iterfind("{*}CommonPrefixes/{*}Prefix")
-            yield from (str(key.text)[len(self.key) + 1 :] for kind in keys for key in kind)
-            following = page.findtext("{*}NextContinuationToken")
+            page = request(
+                "list_objects_v2", self.bucket, "", name=str(self), Prefix=f"{self.key}/", **options
+            )
+            keys = [entry.get("Key", "") for entry in page.get("Contents", ())]
+            keys += [entry.get("Prefix", "") for entry in page.get("CommonPrefixes", ())]
+            yield from (key[len(self.key) + 1 :] for key in keys)
+            following = page.get("NextContinuationToken")
             if not following:
                 return
-            query["continuation-token"] = following
+            options["ContinuationToken"] = following
         raise StorageUnavailable(f"{self}: its listing does not end. Is {_ENDPOINT} the right server?")
-
-    def _page(self, body: bytes) -> ElementTree.Element:
-        try:
-            if b"<!" in body:  # a document type, which S3 never sends, may grow without end
-                raise ElementTree.ParseError("a document type")
-            return ElementTree.fromstring(body)
-        except ElementTree.ParseError as error:
-            raise StorageUnavailable(f"{self}: no listing: {error}. Is {_ENDPOINT} one of S3?") from None
 
 
 StorePath = Path | S3Path
 
 
 class RemoteBytes:
-    """The bytes of an object, to be sliced like a memoryview: a slice is one range request."""
+    """The bytes of an object of a known size, to be sliced like a memoryview: a slice is one range request.
 
-    def __init__(self, path: S3Path) -> None:
+    Slicing raises Corrupt when the object is gone or has another size.
+    """
+
+    def __init__(self, path: S3Path, nbytes: int) -> None:
         self._path = path
-        self.nbytes = path.size()
+        self.nbytes = nbytes
 
     def __getitem__(self, place: slice) -> memoryview:
         start, stop, _ = place.indices(self.nbytes)
+        return read_ranges([(self._path, start, stop, self.nbytes)])[0]
+
+
+def read_ranges(
+    places: Sequence[tuple[S3Path, int, int, int]], into: Sequence[memoryview] | None = None
+) -> list[memoryview]:
+    """Bytes of objects, all asked for at once: (object, start, stop, size of the object) of each.
+
+    A long range is fetched in pieces, `into` memory of just that size when it is given. Raises Corrupt when
+    an object is gone or has another size.
+    """
+    if into is None:
+        into = [memoryview(bytearray(stop - start)) for _, start, stop, _ in places]
+    pieces = [
+        (number, begin, min(begin + PIECE_NBYTES, stop))
+        for number, (_, start, stop, _) in enumerate(places)
+        for begin in range(start, stop, PIECE_NBYTES)
+    ]
+
+    def fetch(piece: tuple[int, int, int]) -> None:
+        number, begin, end = piece
+        path, start, _, nbytes = places[number]
         try:
-            return memoryview(self._path.read_range(start, stop) if stop > start else b"")
+            into[number][begin - start : end - start] = path.read_range(begin, end, nbytes)
         except FileNotFoundError:
-            raise Corrupt(f"{self._path} is gone") from None
+            raise Corrupt(f"{path} is gone") from None
+
+    at_once(fetch, pieces)
+    return list(into)
+
+
+def fetched_again(path: StorePath, read: Callable[[], ResultT]) -> ResultT:
+    """What `read` gives; when it finds Corrupt what came from a bucket, which a network may do, a few times.
+
+    Raises as `read` the last time.
+    """
+    for _ in range(FETCHES - 1 if isinstance(path, S3Path) else 0):
+        with contextlib.suppress(Corrupt):
+            return read()
+    return read()
+
+
+def each_read(path: StorePath, read: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
+    """`read` of each item, from a bucket many at once. Raises the first error."""
+    return at_once(read, list(items)) if isinstance(path, S3Path) else [read(item) for item in items]
 
 
 def store_path(place: "str | StorePath") -> StorePath:
@@ -223,8 +285,15 @@ def uploaded_folder(target: S3Path, last: str) -> Iterator[Path]:
     try:
         yield folder
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / last]
-        for path in [*files, folder / last]:
+
+        def put(path: Path) -> None:
             with path.open("rb") as body:
                 (target / path.relative_to(folder).as_posix()).upload(body)
+
+        # Long ones one by one: they fill the line, and their parts the memory.
+        small = [path for path in files if path.stat().st_size <= PIECE_NBYTES]
+        at_once(put, small)
+        for path in [*(path for path in files if path not in small), folder / last]:
+            put(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

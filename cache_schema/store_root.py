@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cache_schema.fields import Unfit, canonical_json
 from cache_schema.files import STAGING_PREFIX, publish_file
 from cache_schema.manifest import MANIFEST_NAME
 from cache_schema.spec import StoreSpec, read_spec
-from cache_schema.storage import StorePath, names_in
+from cache_schema.storage import StorePath, each_read, fetched_again, names_in
 from cache_schema.store_plan import StorePlan
 from cache_schema.zarr_metadata import METADATA_NAME, group_document
 
@@ -56,23 +57,34 @@ class Root:
     """What one reading of the root's `zarr.json` says.
 
     Attributes:
-        plan: which scenes the store is to hold; None when it was made without saying so.
         sha256: of the document.
     """
 
+    path: StorePath
+    document: bytes
     spec: StoreSpec
-    plan: StorePlan | None
     sha256: str
+
+    @cached_property
+    def plan(self) -> StorePlan | None:
+        """Which scenes the store is to hold; None when it was made without saying so.
+
+        Of many scenes it takes seconds. Raises Corrupt when it does not match its checksum.
+        """
+        return _plan(_attributes(self.document, self.path), self.path)
 
 
 def open_root(path: StorePath) -> Root:
     """The root of the store at `path`.
 
-    Raises StoreNotFound, SchemaTooNew, or Corrupt when spec or plan do not match their checksums.
+    Raises StoreNotFound, SchemaTooNew, or Corrupt when the spec does not match its checksum.
     """
-    data = _root_document(path)
-    attributes = _attributes(data, path)
-    return Root(_spec(attributes, path), _plan(attributes, path), hashlib.sha256(data).hexdigest())
+
+    def read() -> Root:
+        data = _root_document(path)
+        return Root(path, data, _spec(_attributes(data, path), path), hashlib.sha256(data).hexdigest())
+
+    return fetched_again(path, read)
 
 
 def read_root(path: StorePath) -> StoreSpec:
@@ -80,7 +92,7 @@ def read_root(path: StorePath) -> StoreSpec:
 
     Raises StoreNotFound, SchemaTooNew, or Corrupt when the spec does not match its checksum.
     """
-    return _spec(_attributes(_root_document(path), path), path)
+    return open_root(path).spec
 
 
 def read_plan(path: StorePath) -> StorePlan | None:
@@ -88,7 +100,7 @@ def read_plan(path: StorePath) -> StorePlan | None:
 
     Raises StoreNotFound, or Corrupt when the plan does not match its checksum.
     """
-    return _plan(_attributes(_root_document(path), path), path)
+    return fetched_again(path, lambda: _plan(_attributes(_root_document(path), path), path))
 
 
 def _spec(attributes: dict[str, Any], path: StorePath) -> StoreSpec:
@@ -119,7 +131,8 @@ def published_scenes(path: StorePath, plan: StorePlan | None) -> list[str]:
     """Names of the scenes that have a manifest, sorted; of a planned store each planned one is asked for."""
     scenes = path / SCENES_GROUP
     found = plan.n_samples if plan is not None else _scene_names(names_in(scenes))
-    return [name for name in found if is_there(scenes / name / MANIFEST_NAME)]
+    there = each_read(path, lambda name: is_there(scenes / name / MANIFEST_NAME), found)
+    return [name for name, is_published in zip(found, there, strict=True) if is_published]
 
 
 def _scene_names(found: list[str]) -> list[str]:

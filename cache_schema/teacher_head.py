@@ -31,7 +31,7 @@ from cache_schema.manifest import (
     unpack_manifest,
 )
 from cache_schema.published import REDO
-from cache_schema.storage import StorePath
+from cache_schema.storage import StorePath, each_read, fetched_again
 from cache_schema.zarr_metadata import METADATA_NAME, group_document, parameter_document, parameter_key
 
 HEAD_GROUP = "teacher_head"
@@ -104,9 +104,15 @@ def read_head_manifest(folder: StorePath, fingerprint: str, sealed: str | None) 
     store, Corrupt when the manifest is damaged, or gone or another one although it was sealed.
     """
     path = folder / MANIFEST_NAME
-    try:
+
+    def read() -> HeadManifest:
         data = read_document(path)
-        manifest = unpack_manifest(data, path, HeadManifest)
+        if sealed not in (None, hashlib.sha256(data).hexdigest()):
+            raise Corrupt(f"{folder} is not the teacher head that was sealed.\n{REDO}")
+        return unpack_manifest(data, path, HeadManifest)
+
+    try:
+        manifest = fetched_again(path, read)
     except FileNotFoundError:
         if sealed is not None:
             raise Corrupt(f"{folder} lacks the teacher head that was sealed.\n{REDO}") from None
@@ -114,8 +120,6 @@ def read_head_manifest(folder: StorePath, fingerprint: str, sealed: str | None) 
             f"{folder} holds no teacher head.\n"
             "Run the dump again over the same store: it writes what is missing."
         ) from None
-    if sealed not in (None, hashlib.sha256(data).hexdigest()):
-        raise Corrupt(f"{folder} is not the teacher head that was sealed.\n{REDO}")
     if manifest.fingerprint != fingerprint:
         raise FingerprintMismatch(
             f"{folder} was written by another dump than the one that began the store.\n"
@@ -126,8 +130,10 @@ def read_head_manifest(folder: StorePath, fingerprint: str, sealed: str | None) 
 
 def read_head(folder: StorePath, manifest: HeadManifest) -> dict[str, np.ndarray]:
     """All parameters by dotted name, float32, each tested against its checksum. Raises Corrupt."""
+    records = manifest.parameters
     try:
-        return {record.name: read_parameter(folder, record) for record in manifest.parameters}
+        values = each_read(folder, lambda record: read_parameter(folder, record), records)
+        return {record.name: array for record, array in zip(records, values, strict=True)}
     except FileNotFoundError as error:
         raise Corrupt(f"{error.filename} is gone.\n{REDO}") from None
 
@@ -137,6 +143,10 @@ def read_parameter(folder: StorePath, record: ParameterRecord) -> np.ndarray:
 
     Raises FileNotFoundError when it is gone, Corrupt when its file does not match the record, Unreadable.
     """
+    return fetched_again(folder, lambda: _read_parameter(folder, record))
+
+
+def _read_parameter(folder: StorePath, record: ParameterRecord) -> np.ndarray:
     path = folder / record.name / parameter_key(record.shape)
     nbytes = parameter_nbytes(record)
     stored = read_document(path, nbytes)

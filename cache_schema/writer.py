@@ -14,7 +14,7 @@ from cache_schema.files import published_folder, remove_abandoned
 from cache_schema.folders import inside
 from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
 from cache_schema.scene_writer import SceneWriter, require_samples
-from cache_schema.seal import SEAL_NAME, make_seal, write_seal
+from cache_schema.seal import SEAL_NAME, make_index, make_seal, write_seal
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath, store_path
 from cache_schema.store_plan import StorePlan, some
@@ -75,8 +75,9 @@ class StoreWriter:
 
     def missing_scenes(self) -> list[str]:
         """Planned scenes that are not published; sorted. Empty without a plan."""
-        planned = () if self.plan is None else self.plan.scenes
-        return [scene.scene_name for scene in planned if not self.is_published(scene.scene_name)]
+        planned = () if self.plan is None else self.plan.n_samples
+        published = set(self.published_scenes()) if planned else ()
+        return [name for name in planned if name not in published]
 
     @property
     def sealed(self) -> bool:
@@ -100,7 +101,8 @@ class StoreWriter:
                 f"{self.path} cannot be sealed: "
                 + (f"{len(missing)} scenes are missing: {some(missing)}" if missing else "it has no plan")
             )
-        written = write_seal(self.path, make_seal(self.path, self.plan))
+        index = make_index(self.path, self.plan)
+        written = write_seal(self.path, make_seal(self.path, index), index)
         remove_abandoned(self.path, of_other_machines=True)
         return written
 

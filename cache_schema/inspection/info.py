@@ -29,7 +29,7 @@ def describe(path: StorePath) -> dict[str, Any]:
         scenes[scene.name] = len(scene.sample_tokens)
         for record in scene.manifest().arrays:
             on_disk[record.array.name] = on_disk.get(record.array.name, 0) + sum(record.shard_nbytes)
-    n_samples = sum(scenes.values())
+    n_samples, remote = sum(scenes.values()), isinstance(path, S3Path)
     return {
         "schema_version": spec.schema_version,
         "profile": spec.profile,
@@ -47,7 +47,8 @@ def describe(path: StorePath) -> dict[str, Any]:
         "sealed": contents.seal is not None,
         "digest": contents.digest,
         "missing_scenes": None if plan is None else [name for name in plan.n_samples if name not in scenes],
-        "left_behind": left_behind(path, scenes, plan),
+        # Of a sealed store nothing is: a bucket need not be listed for it.
+        "left_behind": [] if contents.seal is not None and remote else left_behind(path, scenes, plan),
         "arrays": [
             array.to_dict()
             | {

@@ -18,6 +18,7 @@ from cache_schema.manifest import MANIFEST_NAME, HeadManifest, SceneManifest, re
 from cache_schema.seal import SEAL_NAME, read_seal, remove_seal
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath
+from cache_schema.store_index import INDEX_NAME
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import SCENES_GROUP, open_root, read_plan, read_root
 from cache_schema.teacher_head import HEAD_GROUP
@@ -42,7 +43,7 @@ def repair(store: StorePath, findings: Findings) -> Repaired:
     """
     parts = findings.damaged_parts
     done = Repaired()
-    if not parts and not any(fault.path == SEAL_NAME for fault in findings.faults):
+    if not parts and not any(fault.path in (SEAL_NAME, INDEX_NAME) for fault in findings.faults):
         return done
     try:
         known = _known_files(store, parts)

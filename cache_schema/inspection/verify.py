@@ -32,9 +32,10 @@ from cache_schema.inspection.part_files import (
     without_path,
 )
 from cache_schema.manifest import MANIFEST_NAME, HeadManifest, SceneManifest, unpack_manifest
-from cache_schema.seal import SEAL_NAME, Seal, read_seal
+from cache_schema.seal import SEAL_NAME, Seal, read_seal, sealed_index
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, names_in
+from cache_schema.store_index import INDEX_NAME, StoreIndex
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import (
     PLAN_ATTRIBUTE,
@@ -97,19 +98,21 @@ class _Said:
     spec: StoreSpec | None
     plan: StorePlan | None
     seal: Seal | None
+    index: StoreIndex | None  # of the seal
 
     @property
     def n_samples(self) -> dict[str, int] | None:
         """Samples of the scenes that it must have; None when nobody knows."""
         if self.plan is not None:
             return self.plan.n_samples
-        return None if self.seal is None else {s.scene_name: s.n_samples for s in self.seal.scenes}
+        return None if self.index is None else _n_samples(self.index)
 
 
 def _check_root(store: StorePath, findings: Findings) -> _Said:
-    root = None
+    root, plan = None, None
     try:
-        root = open_root(store)
+        opened = open_root(store)
+        root, plan = opened, opened.plan  # both or neither
         data = read_document(store / METADATA_NAME)
         attributes = parse_json(data, store / METADATA_NAME)["attributes"]
         expected = group_document({name: attributes[name] for name in _ROOT_ATTRIBUTES if name in attributes})
@@ -117,7 +120,7 @@ def _check_root(store: StorePath, findings: Findings) -> _Said:
             findings.add("", METADATA_NAME, "is not what a dump writes")
     except Corrupt as error:
         findings.add("", METADATA_NAME, without_path(error, store / METADATA_NAME))
-    spec, plan = (None, None) if root is None else (root.spec, root.plan)
+    spec = None if root is None else root.spec
     findings.planned = plan is not None
     if isinstance(store, Path) and (store / SCENES_GROUP).is_symlink():
         findings.add("", SCENES_GROUP, "is a link, which no dump makes", damage=False)
@@ -129,9 +132,10 @@ def _check_root(store: StorePath, findings: Findings) -> _Said:
             findings.left_behind.append(name)
         elif name.startswith(ASIDE_PREFIX):
             findings.aside.append(name)
-        elif name not in (METADATA_NAME, SCENES_GROUP, HEAD_GROUP, SEAL_NAME):
+        elif name not in (METADATA_NAME, SCENES_GROUP, HEAD_GROUP, SEAL_NAME, INDEX_NAME):
             findings.add("", name, _STRANGER, damage=False)
-    return _Said(spec, plan, _check_seal(store, root, findings))
+    seal = _check_seal(store, root, findings)
+    return _Said(spec, plan, seal, None if seal is None else _check_index(store, seal, plan, findings))
 
 
 def _check_scene(
@@ -151,7 +155,7 @@ def _check_scene(
         return []
     if isinstance(store, Path) and (store / part).is_symlink():
         findings.add("", part, "is a link, which no dump makes", damage=False)
-    sealed = None if said.seal is None else said.seal.manifest_sha256.get(name)
+    sealed = None if said.index is None else said.index.manifest_sha256(name)
     manifest = _manifest(store, part, SceneManifest, sealed, findings)
     if manifest is None:
         return []
@@ -169,6 +173,8 @@ def _check_scene(
         if token in tokens:
             findings.add(part, path, f"has sample {token}, which scene {tokens[token]} has too")
         tokens.setdefault(token, name)
+    if sealed is not None and said.index.tokens_of(said.index.scene_number(name)) != manifest.sample_tokens:
+        findings.add("", INDEX_NAME, f"has other samples of scene {name} than its manifest")
     _check_fingerprint(manifest, part, said.spec, findings)
     check_scene_files(store, part, manifest, findings)
     return shards_of(part, manifest)
@@ -239,6 +245,26 @@ def _check_seal(store: StorePath, root: Root | None, findings: Findings) -> Seal
         findings.add("", SEAL_NAME, without_path(error, store / SEAL_NAME))
         return None
     return seal
+
+
+def _check_index(
+    store: StorePath, seal: Seal, plan: StorePlan | None, findings: Findings
+) -> StoreIndex | None:
+    """The index, if it is the one that was sealed, and one by which every sample is found."""
+    try:
+        index = sealed_index(store, seal)
+    except (Corrupt, Unreadable) as error:
+        findings.add("", INDEX_NAME, without_path(error, store / INDEX_NAME))
+        return None
+    if plan is not None and _n_samples(index) != plan.n_samples:
+        findings.add("", INDEX_NAME, "has other scenes than the store's plan")
+    if (wrong := index.unsorted_token()) is not None:
+        findings.add("", INDEX_NAME, f"does not find sample {wrong[0]}")
+    return index
+
+
+def _n_samples(index: StoreIndex) -> dict[str, int]:
+    return {index.scene_name(number): len(index.tokens_of(number)) for number in range(index.n_scenes)}
 
 
 def _is_there(store: StorePath, part: str) -> bool:

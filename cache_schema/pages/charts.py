@@ -10,6 +10,7 @@ _BAR_HEIGHT, _BAR_WIDTH, _VALUE_WIDTH, _LETTER_WIDTH = 20, 320, 90, 7.5
 _WIDTH, _HEIGHT, _FOOT = 320, 110, 18
 _BINS = 48
 _LINES_HEIGHT, _MARGIN, _TOP = 150, 40, 6
+_MOST_POINTS = 240  # of a curve: more are closer together than a pixel
 N_LINES = 8  # colours that page.css has
 
 
@@ -71,12 +72,13 @@ def line_chart(
     x_name: str,
     limits: tuple[float, float, float, float] | None = None,
 ) -> str:
-    """Curves in one panel.
+    """Curves in one panel, of at most some hundred points each: neighbours are averaged.
 
     Args:
         lines: number of its colour, name, and points (x, y) of each.
         limits: of the axes, x and y from, x and y to; by default what the points take, and 0.
     """
+    lines = [(number, name, thinned(line)) for number, name, line in lines]
     points = [point for _, _, line in lines for point in line]
     if not points:
         return f"<p>{escaped(title)}: no values.</p>"
@@ -108,6 +110,14 @@ def line_chart(
     last = ", ".join(f"{name} ends at {line[-1][1]:.4g}" for _, name, line in lines if line)
     svg = _svg(_WIDTH, _LINES_HEIGHT + _FOOT, f"{title} by {x_name}: {last}", parts)
     return f"<figure>{svg}<figcaption>{escaped(title)}</figcaption></figure>"
+
+
+def thinned(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A curve of no more points than can be seen; each is the mean of as many neighbours."""
+    if len(line) <= _MOST_POINTS:
+        return list(line)
+    groups = np.array_split(np.array(line, float), _MOST_POINTS)
+    return [tuple(group.mean(axis=0).tolist()) for group in groups]
 
 
 def _svg(width: float, height: float, alt: str, parts: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from camera3d.data.nuscenes_reader import build_index
 from camera3d.data.photometric import PhotometricDistortion
 from camera3d.data.present import inputs_present
 from camera3d.data.queue_dataset import NuScenesQueueDataset, collate_queue
+from camera3d.data.segment_dataset import NuScenesSegmentDataset, SegmentFrame
 from camera3d.data.streaming import StreamingFrames
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "ImagePipeline",
     "NuScenesIndex",
     "NuScenesQueueDataset",
+    "NuScenesSegmentDataset",
     "PhotometricDistortion",
     "Scene",
+    "SegmentFrame",
     "StreamingFrames",
     "build_index",
     "check_images",

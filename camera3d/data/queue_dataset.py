@@ -108,11 +108,19 @@ class NuScenesQueueDataset(Dataset):
         bool, and `data_samples`: a Det3DDataSample with the ground truth of the last frame.
         Raises ImagesBroken when a file cannot be read.
         """
-        rng = np.random.default_rng([self.seed, int(self._epoch[0]), range(len(self))[row]])
-        rows = self._draw_queue(range(len(self))[row], rng)
-        frames = [self.index.frame(r) for r in rows]
+        row = range(len(self))[row]
+        rng = self._draws(row)
+        return self._item(self._draw_queue(row, rng), None, rng)
+
+    def _draws(self, row: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, int(self._epoch[0]), row])
+
+    def _item(
+        self, rows: Sequence[int], previous: Frame | None, rng: np.random.Generator
+    ) -> dict[str, object]:
+        """The item of these frames, the first of which comes after `previous`."""
+        frames = [self.index.frame(row) for row in rows]
         images, lidar2img, can_bus, has_prev = [], [], [], []
-        previous: Frame | None = None
         for frame in frames:
             prepared, projection = self.pipeline.load(frame, self.dataroot, rng if self.distort else None)
             if previous is not None and previous.scene_token != frame.scene_token:

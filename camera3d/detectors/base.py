@@ -10,6 +10,7 @@ from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
+from camera3d.detectors.history import History, QueueHistory
 from camera3d.detectors.protocol import Detections, GroundTruth, Outputs, OutputSpec, TeacherHead
 from camera3d.detectors.samples import ground_truth, with_detections
 from camera3d.errors import StartUnfit
@@ -25,6 +26,8 @@ class CameraDetector(Base3DDetector):
     numerics_version = 1
     class_names: tuple[str, ...]
     inputs: tuple[str, ...] = ("images", "lidar2img")
+    has_state = False
+    history: History = QueueHistory()
     config_parts: ClassVar[Mapping[str, Callable]] = {}
     """For each keyword of the constructor that is a dict of keywords: who takes them."""
 
@@ -48,6 +51,10 @@ class CameraDetector(Base3DDetector):
         """See Detector: here the last frame of each queue, seen by itself."""
         return self.encode({name: batch[name][:, -1] for name in self.inputs})[0]
 
+    def streamed_outputs(self, batch: Mapping[str, Tensor], state: object) -> tuple[Outputs, object]:
+        """See Detector: here what `encode` says of the frame."""
+        return self.encode({name: batch[name][:, -1] for name in (*self.inputs, "has_prev")}, state)
+
     def head_weights(self) -> dict[str, Tensor]:
         """See Detector: here none."""
         return {}
@@ -69,8 +76,8 @@ class CameraDetector(Base3DDetector):
     def loss(
         self, batch_inputs_dict: dict[str, Tensor], batch_data_samples: list[Det3DDataSample], **kwargs
     ) -> dict[str, Tensor]:
-        """mmengine's `loss` mode: the detection losses of a batch of queues."""
-        outputs = self.training_outputs(batch_inputs_dict)
+        """mmengine's `loss` mode: the detection losses of a training batch."""
+        outputs = self.history.outputs(self, batch_inputs_dict)
         return self.detection_loss(outputs, ground_truth(batch_data_samples))
 
     def predict(

@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from camera3d.detectors.history import History
+
 # Role of an output.
 IMAGE_MAP, BEV_MAP, QUERY, DENSE_HEAD, CALIBRATION = ROLES = (
     "image_map",
@@ -110,11 +112,15 @@ class Detector(Protocol):
         class_names: order of the labels.
         inputs: names of the tensors of a frame that `encode` reads, see camera3d.data.streaming.
         numerics_version: goes up when the golden outputs change.
+        has_state: whether `encode` returns a state; false where every frame is seen by itself.
+        history: how a training step sees the frames before; the training sets it.
     """
 
     class_names: tuple[str, ...]
     inputs: tuple[str, ...]
     numerics_version: int
+    has_state: bool
+    history: History
 
     def output_specs(self, image_hw: tuple[int, int]) -> tuple[OutputSpec, ...]:
         """Every output, for input images of that size, in the order they are stored in."""
@@ -123,8 +129,10 @@ class Detector(Protocol):
         """Outputs of one frame a sample, and the state that the next frame of the scene is given.
 
         Args:
-            frame: each of `inputs`, (B, …).
-            state: of the frame before; None where a scene starts. Opaque to everybody else.
+            frame: each of `inputs`, (B, …); in training also `has_prev` (B,) bool, false where what the state
+                holds is not of this sample's scene: it is seen without history.
+            state: of the frame before; None where a scene starts. Opaque to everybody else. It holds no
+                gradient.
         """
 
     def decode(self, outputs: Outputs) -> list[Detections]:
@@ -135,6 +143,14 @@ class Detector(Protocol):
 
         Args:
             batch: (B, T, …) of T frames, with `has_prev` (B, T) bool, false where a scene starts.
+        """
+
+    def streamed_outputs(self, batch: Mapping[str, Tensor], state: object) -> tuple[Outputs, object]:
+        """Outputs of one frame a sample, with gradient, and the state for the next: `encode` in training.
+
+        Args:
+            batch: as for `training_outputs`, of one frame; `has_prev` says whose history the state is.
+            state: of the step before; None where no sample has a history.
         """
 
     def detection_loss(self, outputs: Outputs, ground_truth: Sequence[GroundTruth]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import distillation_gain
 import pytest
 from distillation_gain import Training, chosen, parse, trainings
 from gain_records import Estimate, Record, RecordInvalid, Records, digest_of, gain, step_table, table
-from gain_rows import ALONE, CONFIGS, FD3D, reference, rows, steps
+from gain_rows import ALONE, CONFIGS, FD3D, STREAMED, history_names, reference, rows, steps
 from mmengine.config import Config
 
 from demo.stages import BATCH_SIZE, schedule
@@ -66,6 +66,24 @@ def test_the_steps_and_the_reference_are_rows():
 def test_the_long_horizon_has_the_rows_whose_steps_are_claimed():
     claimed = {name for step in steps() for name in step}
     assert {ALONE, reference(), FD3D} <= claimed <= {row.name for row in rows() if row.long}
+
+
+@pytest.mark.parametrize("row", STREAMED)
+def test_streams_are_compared_at_equal_steps_and_at_equal_time(teacher, row):
+    queue, stream, as_long = history_names(row)
+    short = {training.row.name for training in trainings("short", teacher)}
+    assert {queue, stream} <= short
+    assert as_long not in short
+    configs = {t.row.name: t.row.resolved(t.settings) for t in trainings("long", teacher)}
+    epochs = {name: configs[name]["train_cfg"] for name in (row, queue, stream, as_long)}
+    assert epochs[row] == epochs[queue] == epochs[stream]
+    assert epochs[as_long]["val_interval"] == epochs[as_long]["max_epochs"] > epochs[stream]["max_epochs"]
+    # But for the history they are the row itself.
+    history = ("history", "queue_length", "segment_length", "single_frame_steps", "train_cfg")
+    plain = {name: {k: v for k, v in configs[name].items() if k not in history} for name in epochs}
+    assert plain[row] == plain[queue] == plain[stream] == plain[as_long]
+    histories = [configs[name].get("history", "queue") for name in epochs]
+    assert histories == ["queue", "queue", "stream", "stream"]
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)

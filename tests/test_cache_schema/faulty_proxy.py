@@ -15,8 +15,9 @@ class FaultyProxy(ThreadingHTTPServer):
     """Answers on 127.0.0.1.
 
     Attributes:
-        fault: what to do to a request, from its method and path: "pass", "500", "501" or "slow"; "cut" sends
-            half of the body that was announced, "lost" does what was asked for and answers 500.
+        fault: what to do to a request, from its method and path: "pass", a status such as "500", or "slow";
+            "cut" sends half of the body that was announced, "lost" does what was asked for and answers 500,
+            "flip" changes a bit of the body.
         counts: how often each was done.
     """
 
@@ -28,6 +29,9 @@ class FaultyProxy(ThreadingHTTPServer):
         self.counts: Counter[str] = Counter()
         self.fault: Callable[[str, str], str] = lambda method, path: "pass"
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are no news."""
 
     @property
     def url(self) -> str:
@@ -56,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         fault = self.server.fault(self.command, self.path)
         self.server.counts[fault] += 1
-        if fault in ("500", "501"):
+        if fault.isdecimal():
             self._answer(int(fault), [], b"" if self.command == "HEAD" else b"<Error>injected</Error>")
             return
         if fault == "slow":
@@ -75,10 +79,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "lost":
             self._answer(500, [], b"<Error>injected</Error>")
             return
+        if fault == "flip" and content:
+            content = content[:-1] + bytes([content[-1] ^ 1])
         cut = fault == "cut" and len(content) > 1
         self._answer(answer.status, headers, content, length, cut=cut)
 
-    do_GET = do_PUT = do_HEAD = do_DELETE = _handle
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _handle
 
     def _answer(
         self,

@@ -1,6 +1,5 @@
 """An object store on this machine, and stores in it: fixtures, which a conftest imports, and helpers."""
 
-import io
 import os
 import shutil
 import socket
@@ -62,14 +61,17 @@ def proxy(server_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyP
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setattr(s3_client, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(s3_client, "PATIENCE_S", 1.0)
+    s3_client.forget_client()
     yield proxy
+    s3_client.forget_client()
     proxy.shutdown()
     proxy.server_close()
 
 
 @pytest.fixture
 def url(proxy: FaultyProxy, tmp_path: Path) -> str:
-    s3_client.request("PUT", "cache", "", body=io.BytesIO())
+    s3_client.request("create_bucket", "cache", "")
     return f"s3://cache/{tmp_path.name}/teacher.zarr"
 
 

@@ -108,7 +108,7 @@ def test_command(capsys):
 def test_a_config_that_cannot_be_built(tmp_path):
     path = tmp_path / "config.py"
     path.write_text("model = dict(type='Nobody')\ninputs = dict()")
-    with pytest.raises(CacheError, match="'Nobody' is not a registered detector"):
+    with pytest.raises(CacheError, match="'Nobody' is not registered"):
         planned_arrays(path, ("pv",))
 
 

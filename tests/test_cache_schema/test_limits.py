@@ -1,5 +1,6 @@
 """Hostile bytes: every file that a store may hold is refused in little time and memory, in words."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -13,15 +14,15 @@ from pathlib import Path
 
 import pytest
 from corruption_cases import sealed_store
+from raw_server import RawServer
 from store_cases import small_spec, small_store, write_scene
 
-from cache_schema import inspect_cache
+from cache_schema import inspect_cache, s3_client
 from cache_schema.codec import crc32c
-from cache_schema.errors import CacheError, Corrupt, SpecInvalid, StoreNotFound
+from cache_schema.errors import CacheError, Corrupt, SpecInvalid, StorageUnavailable, StoreNotFound
 from cache_schema.fields import canonical_json
 from cache_schema.inspection.verify import verify
 from cache_schema.reader import TargetReader
-from cache_schema.s3_client import request
 from cache_schema.spec import ArraySpec
 from cache_schema.storage import S3Path, store_path
 from cache_schema.writer import StoreWriter
@@ -29,7 +30,7 @@ from cache_schema.writer import StoreWriter
 MANIFEST = "scenes/scene-0001/manifest.json"
 SHARD = "scenes/scene-0001/bev_feats/c.0.0.0.0"
 HEAD = "teacher_head/decoder.weight/c.0.0"
-FILES = ("zarr.json", "sealed.json", MANIFEST, SHARD, HEAD)
+FILES = ("zarr.json", "sealed.json", "index.bin", MANIFEST, SHARD, HEAD)
 
 
 @pytest.fixture
@@ -139,8 +140,9 @@ def test_scenes_that_are_a_link_to_themselves(store, capsys):
     (store / "scenes").symlink_to(store / "scenes")
     assert inspect_cache.main(["verify", str(store)]) == 1
     assert "is a link, which no dump makes" in capsys.readouterr().out
+    reader = TargetReader(store)
     with pytest.raises(CacheError, match="scene-0001"):
-        len(TargetReader(store))
+        reader[reader.sample_tokens[0]]
 
 
 CHANGES = {
@@ -283,41 +285,43 @@ def test_other_schemes_are_no_folders(url, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def answer(monkeypatch, body, headers=()):
-    """Let the object store answer everything with these bytes."""
+@pytest.fixture
+def answer(monkeypatch):
+    """`answer(pieces, status=200, **headers)`: from now on the endpoint answers everything with this body."""
+    servers = []
 
-    class Connection:
-        def request(self, *args):
-            pass
+    def answer(pieces, status=200, **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        servers.append(RawServer(lambda method, path, _: (status, named, pieces())))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", servers[-1].url())
+        s3_client.forget_client()
 
-        def getresponse(self):
-            return Answer()
-
-        def close(self):
-            pass
-
-    class Answer:
-        status, will_close, length = 200, False, None
-
-        def __init__(self):
-            self._left = body
-
-        def read(self, n_bytes=-1):
-            assert n_bytes >= 0, "an answer without end would be read for ever"
-            return self._left(n_bytes)
-
-        def getheaders(self):
-            return list(headers)
-
-    monkeypatch.setattr("cache_schema.s3_client._connection", lambda scheme, netloc: Connection())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setattr(s3_client, "PATIENCE_S", 0.2)
+    yield answer
+    s3_client.forget_client()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
-def test_an_answer_without_end(monkeypatch):
-    answer(monkeypatch, lambda n_bytes: b" " * n_bytes)
-    with pytest.raises(Corrupt, match="more than"):
+def blanks():
+    return itertools.repeat(b" " * (1 << 16))
+
+
+def test_an_answer_without_end(answer):
+    answer(blanks)
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Corrupt, match="more than 1,000 bytes"):
         S3Path("bucket", "teacher.zarr").read_bytes(1000)
-    with pytest.raises(Corrupt, match="more than"):
-        request("GET", "bucket", "key")
+    for read in (S3Path.read_bytes, S3Path.names):
+        with pytest.raises(Corrupt, match=r"s3://bucket/key has more than 16,777,216 bytes"):
+            read(S3Path("bucket", "key"))
+    answer(blanks, status=403)
+    with pytest.raises(CacheError, match="more than"):
+        S3Path("bucket", "key").read_bytes(1000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 200_000
 
 
 PAGE = "<R><Contents><Key>p/a</Key></Contents><NextContinuationToken>again</NextContinuationToken></R>"
@@ -326,14 +330,30 @@ PAGE = "<R><Contents><Key>p/a</Key></Contents><NextContinuationToken>again</Next
 @pytest.mark.parametrize(
     "body", [b"<a>", b"\xff", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', PAGE.encode()]
 )
-def test_a_listing_that_is_none(monkeypatch, body):
-    answer(monkeypatch, lambda n_bytes: body)
+def test_a_listing_that_is_none(answer, monkeypatch, body):
+    answer(lambda: [body], Content_Length=str(len(body)))
     monkeypatch.setattr("cache_schema.storage._MAX_PAGES", 50)
-    with pytest.raises(CacheError, match=r"s3://bucket/p: .*listing"):
+    with pytest.raises(CacheError, match=r"list(.|\n)*s3://bucket/p|s3://bucket/p: .*listing"):
         S3Path("bucket", "p").names()
 
 
-def test_an_object_without_length(monkeypatch):
-    answer(monkeypatch, lambda n_bytes: b"")
+def test_the_page_of_a_proxy_is_told_by_its_status(answer):
+    page = b"<!DOCTYPE html><html>" + b"a" * 10_000
+    answer(lambda: [page], status=502, Content_Length=str(len(page)))
+    with pytest.raises(StorageUnavailable, match=r"s3://bucket/key: HTTP 502.* times in"):
+        S3Path("bucket", "key").read_bytes()
+
+
+def test_an_object_without_length(answer):
+    answer(lambda: [])
     with pytest.raises(CacheError, match="does not say how long"):
         S3Path("bucket", "key").size()
+
+
+@pytest.mark.parametrize(
+    "place", ["bytes 0-9/11", "bytes 1-10/10", "bytes 0-9/x", "nonsense", "bytes 0-9/99999999999999"]
+)
+def test_another_range_than_asked_for(answer, place):
+    answer(lambda: [b"0123456789"], status=206, Content_Length="10", Content_Range=place)
+    with pytest.raises(Corrupt, match="s3://bucket/key"):
+        S3Path("bucket", "key").read_range(0, 10, 10)

@@ -15,7 +15,6 @@ from store_cases import small_spec, write_scene
 from cache_schema import s3_client
 from cache_schema.errors import AlreadyPublished, Corrupt, StorageUnavailable, StoreNotFound
 from cache_schema.reader import TargetReader
-from cache_schema.s3_client import authorization
 from cache_schema.storage import S3Path
 from cache_schema.writer import StoreWriter
 
@@ -96,11 +95,11 @@ def test_server_that_hangs_is_named_in_bounded_time(
 ) -> None:
     write(url)
     monkeypatch.setattr(s3_client, "TIMEOUT_S", 0.05)
-    s3_client._forget_connection()
+    s3_client.forget_client()
     proxy.fault = lambda method, path: "slow"
-    with pytest.raises(StorageUnavailable, match=r"zarr\.json: TimeoutError"):
+    with pytest.raises(StorageUnavailable, match=r"zarr\.json: .*Timeout"):
         TargetReader(url)
-    s3_client._forget_connection()
+    s3_client.forget_client()
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "too short", "gone"])
@@ -109,7 +108,7 @@ def test_damaged_object_is_an_error_with_the_token(proxy: FaultyProxy, url: str,
     shard = S3Path.from_url(url) / "scenes" / "scene-0001" / "bev_feats" / "c.0.0.0.0"
     content = bytearray(shard.read_bytes())
     if damage == "gone":
-        s3_client.request("DELETE", shard.bucket, shard.key)
+        shard.unlink()
     else:
         content[5] ^= 1
         shard.upload(io.BytesIO(content[:-1] if damage == "too short" else content))
@@ -129,23 +128,3 @@ def test_nothing_there_and_no_prefix(url: str) -> None:
 def test_bucket_that_is_not_there_is_named(proxy: FaultyProxy) -> None:
     with pytest.raises(StorageUnavailable, match="no-such-bucket"):
         StoreWriter.create("s3://no-such-bucket/teacher.zarr", small_spec())
-
-
-def test_signature_is_that_of_the_published_example() -> None:
-    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    signed = authorization(
-        "GET",
-        "/test.txt",
-        "",
-        {
-            "host": "examplebucket.s3.amazonaws.com",
-            "range": "bytes=0-9",
-            "x-amz-content-sha256": empty,
-            "x-amz-date": "20130524T000000Z",
-        },
-        payload_sha256=empty,
-        region="us-east-1",
-        key_id="AKIAIOSFODNN7EXAMPLE",
-        secret="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-    )
-    assert signed.endswith("f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41")

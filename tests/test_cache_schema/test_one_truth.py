@@ -12,6 +12,7 @@ from cache_schema import inspect_cache
 from cache_schema.errors import CacheError, Corrupt, FingerprintMismatch
 from cache_schema.inspection.verify import verify
 from cache_schema.reader import TargetReader
+from cache_schema.seal import remove_seal
 from cache_schema.storage import S3Path
 from cache_schema.writer import StoreWriter
 
@@ -45,7 +46,8 @@ def swap(store, other, part):
 def test_a_rolled_back_scene_is_an_error_by_name(store, older, capsys):
     swap(store, older, "scenes/scene-0002")
     with pytest.raises(Corrupt, match=r"scene scene-0002 of .* is not the one that was sealed"):
-        len(TargetReader(store))
+        TargetReader(store)["scene-0002-token0"]
+    assert TargetReader(store)["scene-0001-token0"]
     assert [fault.path for fault in verify(store).faults] == ["scenes/scene-0002/manifest.json"]
     with pytest.raises(Corrupt, match="scenes scene-0002 differ"):
         StoreWriter.open(store).seal()
@@ -93,7 +95,7 @@ def test_a_seal_of_another_store_is_refused(store, tmp_path):
 def test_a_missing_scene_of_a_sealed_store_has_a_name(store):
     shutil.rmtree(store / "scenes/scene-0001")
     with pytest.raises(Corrupt, match=r"scene scene-0001 of .* is missing"):
-        len(TargetReader(store))
+        TargetReader(store)["scene-0001-token0"]
 
 
 def test_a_scene_of_another_dump_is_never_sealed(tmp_path):
@@ -129,6 +131,15 @@ def test_a_manifest_that_is_replaced_under_an_open_reader(store, older):
     reader = TargetReader(store)
     assert len(reader) == 3
     swap(store, older, "scenes/scene-0002")
+    with pytest.raises(Corrupt, match=r"scene scene-0002 of .* is not the one that was sealed"):
+        reader["scene-0002-token0"]
+
+
+def test_a_manifest_that_is_replaced_under_a_reader_of_a_store_that_is_not_sealed(store, older):
+    remove_seal(store)
+    reader = TargetReader(store)
+    assert len(reader) == 3
+    swap(store, older, "scenes/scene-0002")
     with pytest.raises(Corrupt, match="was changed after this reader opened the store"):
         reader["scene-0002-token0"]
 
@@ -148,4 +159,4 @@ def test_a_partial_listing_hides_no_scene(proxy, url, partial_listings):
     (S3Path.from_url(url) / "scenes" / "scene-0001" / "manifest.json").unlink()
     assert [f.path for f in verify(S3Path.from_url(url)).faults] == ["scenes/scene-0001/manifest.json"]
     with pytest.raises(CacheError, match=r"scene-0001 .* is missing"):
-        len(TargetReader(url))
+        TargetReader(url)["scene-0001-token0"]

@@ -223,7 +223,7 @@ def test_workers_share_a_reader_that_was_used_before(store, method):
     tokens = reader.sample_tokens
     check_sample(reader, tokens[0])
     with multiprocessing.get_context(method).Pool(2) as pool:
-        jobs = pool.starmap_async(check_sample, [(reader, token) for token in tokens * 3])
+        jobs = pool.starmap_async(check_sample, [(reader, token) for token in tuple(tokens) * 3])
         assert all(jobs.get(timeout=60))
 
 
@@ -257,7 +257,7 @@ def test_threads_share_a_reader(store, monkeypatch):
     passed = []
     threads = [
         threading.Thread(
-            target=lambda: passed.extend(check_sample(reader, t) for t in reader.sample_tokens * 5)
+            target=lambda: passed.extend(check_sample(reader, t) for t in tuple(reader.sample_tokens) * 5)
         )
         for _ in range(4)
     ]

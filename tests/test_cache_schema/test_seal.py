@@ -12,7 +12,7 @@ from store_cases import sample_list, small_spec, write_scene
 
 from cache_schema import files
 from cache_schema.errors import AlreadyPublished, Corrupt, FingerprintMismatch, SampleMissing, StoreNotFound
-from cache_schema.seal import SEAL_NAME, Seal, make_seal, read_seal, remove_seal
+from cache_schema.seal import SEAL_NAME, Seal, make_index, make_seal, read_seal, remove_seal, sealed_index
 from cache_schema.store_plan import StorePlan
 from cache_schema.writer import StoreWriter
 
@@ -65,9 +65,10 @@ def test_seal(writer):
     assert not StoreWriter.open(writer.path).seal()
     assert writer.sealed
     seal = read_seal(writer.path)
-    assert Seal.from_dict(seal.to_dict()) == seal == make_seal(writer.path, writer.plan)
-    assert seal.n_samples == 4
-    assert [scene.scene_name for scene in seal.scenes] == ["scene-0001", "scene-0002"]
+    index = make_index(writer.path, writer.plan)
+    assert Seal.from_dict(seal.to_dict()) == seal == make_seal(writer.path, index)
+    assert (seal.n_scenes, seal.n_samples) == (2, 4)
+    assert sealed_index(writer.path, seal).scene_names() == ["scene-0001", "scene-0002"]
 
 
 def test_racing_sealers_write_the_same_and_one_of_them_did_it(writer):

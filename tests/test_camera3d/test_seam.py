@@ -13,10 +13,12 @@ import pytest
 import torch
 from detector_cases import ROOT, data_sample, stacked
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from camera3d.boxes import encode_official
 from camera3d.detectors import Detections, Detector, OutputSpec, build_detector
 from camera3d.detectors.base import CameraDetector
+from camera3d.detectors.history import StreamHistory
 from camera3d.detectors.protocol import (
     BEV_MAP,
     DENSE_HEAD,
@@ -237,6 +239,41 @@ class TestStart:
         (other,) = set(CASES) - {family.name}
         with pytest.raises(StartUnfit):
             family.detector.start_from("head", self.own_head(other), image_scale=1.0)
+
+
+class TestState:
+    def test_a_family_says_whether_it_has_one_and_it_holds_no_gradient(self, family):
+        outputs, state = family.detector.encode(family.frames[0])
+        assert any(values.requires_grad for values in outputs.values())
+        assert (state is not None) == family.detector.has_state
+        assert not any(leaf.requires_grad for leaf in tree_leaves(state) if torch.is_tensor(leaf))
+
+    def test_a_stream_hands_on_whatever_a_family_calls_its_state(self):
+        """Told which of its slots start anew; nothing but `inputs` and that comes out of the batch."""
+
+        class Opaque:
+            inputs = ("images",)
+            streamed_outputs = CameraDetector.streamed_outputs
+
+            def encode(self, frame, state=None):
+                return frame, {"seen": [*(state["seen"] if state else []), frame["has_prev"].tolist()]}
+
+        history, detector = StreamHistory(), Opaque()
+        for has_prev in ([False, False], [True, False]):
+            batch = {
+                "images": torch.zeros(2, 1, 3),
+                "can_bus": torch.zeros(2, 1, 18),
+                "has_prev": torch.tensor(has_prev)[:, None],
+            }
+            outputs = history.outputs(detector, batch)
+            assert {name: tuple(values.shape) for name, values in outputs.items()} == {
+                "images": (2, 3),
+                "has_prev": (2,),
+            }
+        assert history._state == {"seen": [[False, False], [True, False]]}
+        history.forget()
+        history.outputs(detector, batch)
+        assert history._state == {"seen": [[True, False]]}
 
 
 class Counts:

@@ -15,6 +15,7 @@ from page_cases import facts_of, faults_of
 from run_folders import annotations, leave_run, leave_store
 
 from cache_schema.inspection.dataset_tables import DatasetTables
+from cache_schema.pages.charts import line_chart, thinned
 from camera3d.data import CAMERA_NAMES, CLASS_NAMES, build_index
 from camera3d.evaluation.results_file import write_results
 from train.compare import main
@@ -126,6 +127,15 @@ def test_a_teacher_that_has_not_seen_the_frames_is_said(tmp_path, dataroot, anno
     paths = [leave_run(tmp_path / name, found) for name, found in (("a", first), ("b", second))]
     facts = facts_of(page_of(tmp_path, *paths, "--dataroot", dataroot, "--version", VERSION))
     assert [[found is None for found in frame["found"]] for frame in facts["frames"]] == [[False, True]]
+
+
+def test_a_long_training_stays_a_small_page():
+    losses = [(float(step), 1.0 + step % 2) for step in range(100_000)]
+    few = thinned(losses)
+    assert len(few) <= 240
+    np.testing.assert_allclose([value for _, value in few], 1.5, atol=0.01)
+    assert thinned(losses[:100]) == losses[:100]
+    assert len(line_chart("loss", [(0, "run", losses)], x_name="step")) < 5000
 
 
 def test_any_layout_of_results_is_read(tmp_path, annotated):

@@ -24,6 +24,7 @@ UNDRAWN = {
     "model.pts_bbox_head.bev_hw": (16, 16),
     "train_cfg.max_epochs": 1,
 }
+STREAMED = {"history": "stream", "segment_length": 3, "single_frame_steps": 0}
 UNMASKED = {"terms": {**TERMS, "pv_generation": {"mask_ratio": 0.0}}, "bev_mask_ratio": 0.0}
 STEPS = FRAMES // 2
 # Sums in another order; the first steps of AdamW divide small gradients by their own size.
@@ -31,10 +32,11 @@ SUMS = 2e-4
 MOVED = 5e-5
 
 
-@pytest.fixture(scope="module")
-def one_process(workshop, tmp_path_factory):
+@pytest.fixture(scope="module", params=["queue", "stream"])
+def one_process(request, workshop, tmp_path_factory):
     """Config, losses and weights of one process with two samples a step."""
-    config = workshop.student_config("undrawn", distiller=UNMASKED, **UNDRAWN)
+    history = STREAMED if request.param == "stream" else {}
+    config = workshop.student_config(f"undrawn-{request.param}", distiller=UNMASKED, **UNDRAWN, **history)
     folder, before = tmp_path_factory.mktemp("one"), torch.get_num_threads()
     torch.set_num_threads(1)
     with recorded_losses() as steps:
@@ -74,6 +76,7 @@ def test_two_processes_are_one_with_twice_the_batch(workshop, one_process, tmp_p
     close(weights_of(tmp_path / "two/last.pth"), weights)
 
 
+@pytest.mark.parametrize("one_process", ["queue"], indirect=True)
 def test_two_accumulated_steps_see_one_batch(workshop, one_process, tmp_path, one_thread):
     _, alone, _ = one_process
     accumulating = {**UNDRAWN, "optim_wrapper.accumulative_counts": 2}

@@ -23,6 +23,13 @@ EPOCHS = 2
 PLANS = {
     "plain": {},
     "accumulated in bfloat16": {"optim_wrapper.accumulative_counts": 2, "amp": "bf16"},
+    # Of the first segment, two frames see their history.
+    "streamed": {
+        "history": "stream",
+        "segment_length": 3,
+        "single_frame_steps": 1,
+        "checkpoint_interval": 2,
+    },
 }
 
 ONE_PLAN = pytest.mark.parametrize("interrupted", ["plain"], indirect=True)

@@ -80,7 +80,7 @@ class Distiller(BaseModel):
         """mmengine's entry: `loss` gives the named losses, other modes are the student's."""
         if mode != "loss":
             return self.student(inputs, data_samples, mode=mode)
-        outputs = self.student.training_outputs(inputs)
+        outputs = self.student.history.outputs(self.student, inputs)
         losses = self.detection_losses(outputs, data_samples)
         targets = self.source.targets(inputs, data_samples, extras or {})
         areas = self.areas(targets, inputs, data_samples, extras or {})

@@ -1,4 +1,4 @@
-"""Datasets and loaders of a training: queues of frames with ground truth, and frames to evaluate on."""
+"""Datasets and loaders of a training: queues or streams with ground truth, and frames to evaluate on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from camera3d.data import (
     ImagePipeline,
     NuScenesIndex,
     NuScenesQueueDataset,
+    NuScenesSegmentDataset,
     StreamingFrames,
     check_images,
     collate_queue,
@@ -23,6 +24,7 @@ from camera3d.data.splits import fitting_splits
 from camera3d.data.worker_errors import TellingLoader
 from camera3d.errors import ImagesBroken, SplitMismatch
 from train.engine.sampler import ResumableSampler, class_balanced_rows
+from train.engine.segments import SegmentOptions, SegmentSampler
 
 
 def default_splits(dataroot: str | Path, version: str) -> tuple[str, str]:
@@ -50,29 +52,39 @@ def train_loader(
     seed: int,
     transforms: Sequence[Callable] = (),
 ) -> DataLoader:
-    """Shuffled queues; see NuScenesQueueDataset and ResumableSampler.
+    """Shuffled queues, see NuScenesQueueDataset and ResumableSampler; or streams, see SegmentSampler.
 
-    `class_balanced` of the config shows every class in equally many frames, see `class_balanced_rows`.
+    `history` of the config says which. `class_balanced` shows every class in equally many frames, see
+    `class_balanced_rows`.
     """
     pipeline = ImagePipeline.from_config(config.inputs)
     pipeline.require_fit(*index.image_sizes)
-    dataset = NuScenesQueueDataset(
-        index,
-        pipeline,
-        dataroot,
-        point_cloud_range=config.model.point_cloud_range,
-        class_names=config.model.class_names,
-        queue_length=config.get("queue_length", 4),
-        drop_history_frame=config.get("drop_history_frame", True),
-        distort=config.get("distort", True),
-        seed=seed,
-        transforms=transforms,
-    )
-    rows: Sequence[int] = range(len(dataset))
-    if config.get("class_balanced", False):
-        labels = [dataset.labels_of(row) for row in rows]
-        rows = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
-    sampler = ResumableSampler(rows, seed=seed, rank=get_rank(), world=get_world_size())
+    segments = SegmentOptions.from_config(config)
+    shared = {
+        "point_cloud_range": config.model.point_cloud_range,
+        "class_names": config.model.class_names,
+        "distort": config.get("distort", True),
+        "seed": seed,
+        "transforms": transforms,
+    }
+    place = {"seed": seed, "rank": get_rank(), "world": get_world_size()}
+    if segments is not None:
+        dataset = NuScenesSegmentDataset(index, pipeline, dataroot, **shared)
+        sampler = SegmentSampler(index, segments, batch_size=batch_size, **place)
+    else:
+        dataset = NuScenesQueueDataset(
+            index,
+            pipeline,
+            dataroot,
+            queue_length=config.get("queue_length", 4),
+            drop_history_frame=config.get("drop_history_frame", True),
+            **shared,
+        )
+        rows: Sequence[int] = range(len(dataset))
+        if config.get("class_balanced", False):
+            labels = [dataset.labels_of(row) for row in rows]
+            rows = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
+        sampler = ResumableSampler(rows, **place)
     return TellingLoader(
         dataset,
         batch_size=batch_size,

@@ -60,7 +60,7 @@ def dry_run(
     if is_first_process():
         images = sum(check_images(options.dataroot, index.frames()) for index in indices if index is not None)
     loader.dataset.set_epoch(0)
-    loader.dataset[0]
+    loader.dataset[next(iter(loader.sampler))]
     return f"{head}\n  images      {images:,}, all there\n  disk        {room}\ndry run: nothing was written"
 
 

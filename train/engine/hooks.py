@@ -37,6 +37,32 @@ class SeedEachStep(Hook):
 
 
 @HOOKS.register_module()
+class EndHistories(Hook):
+    """Carry no state into a step from which a run may be resumed, nor out of one that was left out.
+
+    To carry one that no sample looks at leaves the losses as they are, but not the gradients' last bits.
+
+    Args:
+        every: so many steps a run may be resumed, see `resumable_steps` of the samplers.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: object = None) -> None:
+        """Called by mmengine before each step."""
+        if runner.iter % self.every == 0:
+            plain_detector(runner.model).history.forget()
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        """A state may be what was not finite."""
+        if runner.optim_wrapper.verdict not in (None, "finite"):
+            plain_detector(runner.model).history.forget()
+
+
+@HOOKS.register_module()
 class ExportStudent(Hook):
     """Keep `last.pth` and, by NDS, `best.pth` as plain detectors beside the checkpoints to resume from."""
 

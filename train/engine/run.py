@@ -28,6 +28,7 @@ from train.engine.log_lines import head, weights_of_terms
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner
+from train.engine.segments import history_of
 from train.engine.stopping import stops_told
 from train.engine.targets import target_setting
 from train.engine.work_dir import require_free, work_folder
@@ -40,19 +41,19 @@ def train_detector(options: TrainOptions) -> Path | str:
     """
     config = options.load_config()
     ImagePipeline.from_config(config.inputs)
-    if config.get("distiller") is not None:
-        print_log(
-            f"{options.config} is of a distillation: its student is trained here, on the ground truth alone."
-            " train/distill_from_cache.py distils.",
-            "current",
-            level=logging.WARNING,
-        )
     with (
         repeatable(config.get("deterministic", False)),
         process_group(told(checked_device(options.device))) as device,
     ):
         index, validation = indices(options)
         detector = initial_detector(config, options)
+        if config.get("distiller") is not None:
+            print_log(
+                f"{options.config} is of a distillation: its student is trained here, on the ground truth"
+                " alone. train/distill_from_cache.py distils.",
+                "current",
+                level=logging.WARNING,
+            )
         return _train(detector, config, options, index, validation, device, targets="none")
 
 
@@ -113,6 +114,7 @@ def initial_detector(config: Config, options: TrainOptions) -> Detector:
     """A detector with random weights, and those of `init_from` that fit."""
     torch.manual_seed(options.seed)
     detector = build_detector(config)
+    detector.history = history_of(config, detector)
     with quiet_mmengine():
         detector.init_weights()
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 from collections.abc import Mapping
@@ -168,8 +169,10 @@ def build_runner(
     require_schedule(config)
     epochs, steps = config.train_cfg.max_epochs, len(train)
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
-    # A checkpoint between two optimiser steps would lose the gradients gathered so far.
-    interval = -(-config.get("checkpoint_interval", 1000) // accumulated) * accumulated
+    # A checkpoint between two optimiser steps would lose the gradients gathered so far, and one within the
+    # segments of a stream the states that their next frames need.
+    resumable = math.lcm(accumulated, train.sampler.resumable_steps)
+    interval = -(-config.get("checkpoint_interval", 1000) // resumable) * resumable
     evaluates = validation is not None
     wrapper, about_the_rate = scaled(config, StepSize(train.batch_size, get_world_size(), accumulated))
     runner = TrainingRunner(
@@ -198,6 +201,7 @@ def build_runner(
         custom_hooks=[
             {"type": "RequireFinite", "may_skip": skip_nonfinite},
             {"type": "SeedEachStep", "seed": seed},
+            {"type": "EndHistories", "every": train.sampler.resumable_steps},
             {"type": "ExportStudent", "interval": interval},
         ],
         log_processor={"type": "StepLines", "terms": list((config.get("distiller") or {}).get("terms", ()))},

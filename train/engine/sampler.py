@@ -18,7 +18,12 @@ class ResumableSampler(Sampler[int]):
     Args:
         rows: of the dataset, some perhaps several times; the epoch is filled up with its own beginning
             to a multiple of `world`.
+
+    Attributes:
+        resumable_steps: a training can be gone on with after every multiple of so many steps.
     """
+
+    resumable_steps = 1
 
     def __init__(self, rows: Sequence[int], *, seed: int, rank: int = 0, world: int = 1) -> None:
         self.rows, self.seed, self.rank, self.world = torch.as_tensor(rows), seed, rank, world

@@ -136,6 +136,11 @@ def _live(
             f"--teacher-source {options.teacher_source} reads no store: leave --cache, --allow-partial and"
             " --expect-digest out"
         )
+    if options.teacher_source == "live_fd" and config.get("history", "queue") == "stream":
+        raise ConfigInvalid(
+            "--teacher-source live_fd shows the teacher the student's queue, and with history='stream' there"
+            " is none: take a cache, or --teacher-source live"
+        )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:
         raise ConfigInvalid(

@@ -36,6 +36,7 @@ class BEVFormer(QueryDetector):
 
     inputs = ("images", "lidar2img", "can_bus")
     numerics_version = 1
+    has_state = True
     config_parts: ClassVar = {**QueryDetector.config_parts, "pts_bbox_head": build_bevformer_head}
 
     def __init__(
@@ -86,11 +87,11 @@ class BEVFormer(QueryDetector):
         )
 
     def encode(self, frame: Mapping[str, Tensor], state: object = None) -> tuple[Outputs, object]:
-        """See Detector. The state is the BEV map; `has_prev` (B,) bool in a frame ignores it where false."""
+        """See Detector. The state is the BEV map."""
         images = frame["images"]
         pv_feats = self.extract_feat(images)
         bev_feats = self._bev(pv_feats, frame, state)
-        return self.pts_bbox_head.objects(pv_feats, bev_feats), bev_feats
+        return self.pts_bbox_head.objects(pv_feats, bev_feats), bev_feats.detach()
 
     def training_outputs(self, batch: Mapping[str, Tensor]) -> Outputs:
         """See Detector. `can_bus` is relative to the frame before in the queue."""
