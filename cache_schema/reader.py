@@ -75,7 +75,7 @@ class TargetReader:
     ) -> None:
         if verify_checksums not in (True, False, "first"):
             problem = Problem("verify_checksums", 'True, False or "first"', repr(verify_checksums))
-            raise SpecInvalid("this reader cannot be", [problem])
+            raise SpecInvalid("TargetReader cannot be opened like this", [problem])
         self.path = store_path(path)
         self.expect = expect
         self.verify_checksums = verify_checksums

@@ -43,7 +43,7 @@ class ObjectExists(Exception):
     """
 
     def __init__(self, url: str, *, perhaps_ours: bool) -> None:
-        super().__init__(f"{url} is there already")
+        super().__init__(f"{url} exists already")
         self.perhaps_ours = perhaps_ours
 
 

@@ -20,6 +20,7 @@ from cache_schema.storage import StorePath, store_path
 from cache_schema.store_plan import StorePlan, some
 from cache_schema.store_root import SCENES_GROUP, create_root, published_scenes, read_plan, read_root
 from cache_schema.teacher_head import HEAD_GROUP, head_manifest, write_head
+from cache_schema.wording import counted
 
 
 class StoreWriter:
@@ -99,7 +100,11 @@ class StoreWriter:
         if self.plan is None or missing:
             raise SampleMissing(
                 f"{self.path} cannot be sealed: "
-                + (f"{len(missing)} scenes are missing: {some(missing)}" if missing else "it has no plan")
+                + (
+                    f"{counted(len(missing), 'scene')} missing: {some(missing)}"
+                    if missing
+                    else "it has no plan"
+                )
             )
         index = make_index(self.path, self.plan)
         written = write_seal(self.path, make_seal(self.path, index), index)

@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same call goes on", file=sys.stderr)
+        print("stopped; the same command continues", file=sys.stderr)
         return 130
     print(f"\nThis call took {time.perf_counter() - start:.0f} s.")
     print(f"sample {token}: {stages.folder / 'demo.png'}")

@@ -211,7 +211,7 @@ class Stages:
         if code:
             raise StageFailed(
                 f"{name} ended with exit code {code}; its command is above, and what it printed in {log}."
-                " The same call goes on with it."
+                " The same command continues from there."
             )
 
     def generate(

@@ -4,7 +4,7 @@ Example:
     python extract/dump_teacher.py configs/demo/teacher.py --checkpoint configs/demo/teacher.pth \\
         --dataroot data/nuscenes --version v1.0-trainval --split train --out teacher.zarr --device cuda
 
-Stopped or killed, the same command goes on where it was. Several processes share the work:
+A dump that was stopped or killed continues with the same command. Several processes share the work:
     torchrun --nproc-per-node 8 extract/dump_teacher.py …
     python extract/dump_teacher.py … --shard 1/4    and 2/4, 3/4, 4/4 elsewhere
 """
@@ -42,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     weights.add_argument("--checkpoint", help="the teacher's weights, loaded strictly")
     weights.add_argument("--untrained", action="store_true", help="random weights; the store is marked so")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the random weights of --untrained (default 0)"
+        "--seed", type=int, default=0, help="seed of the random weights of --untrained (default 0)"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument(
@@ -52,22 +52,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--profile",
         choices=("exact", "compact", "focal"),
         default="exact",
-        help="how maps are stored: as float16 (default), as int8, or as int8 in the instances' areas only",
+        help="how maps are stored: as float16 (default), as int8, or as int8 around the instances only",
     )
     parser.add_argument(
         "--focal-min-score",
         type=float,
         default=0.1,
         metavar="P",
-        help="of profile focal: least score of a detection that makes areas and of a query (default 0.1)",
+        help="profile focal: lowest score of a detection that counts and of a query that is kept"
+        " (default 0.1)",
     )
     parser.add_argument(
         "--focal-margins",
         type=margins,
         default=(1.5, 1.0),
         metavar="BEV,PV",
-        help="of profile focal: what is kept around an area: metres on the BEV map, cells of the image maps"
-        " (default 1.5,1)",
+        help="profile focal: how much is kept around an instance: metres on the BEV map, cells of the image"
+        " maps (default 1.5,1)",
     )
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")
@@ -81,7 +82,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--shard", metavar="I/N", help="dump part I of N, counted from 1; others dump the other parts"
     )
     parser.add_argument(
-        "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
+        "--max-gap-s",
+        type=float,
+        default=0.9,
+        help="longest gap in seconds between keyframes of a scene (default 0.9)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print what would be done, and write nothing"

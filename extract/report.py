@@ -6,6 +6,7 @@ from cache_schema.manifest import SceneManifest, read_manifest
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath
 from cache_schema.store_root import SCENES_GROUP, published_scenes, read_plan
+from cache_schema.wording import counted
 from extract.engine import DumpReport
 
 
@@ -15,9 +16,10 @@ def summary(report: DumpReport, spec: StoreSpec, store: StorePath) -> str:
         return f"{store} is complete: nothing to do; scenes in it: {report.scenes_present}"
     if report.sealed or report.shard == "1/1":
         return "\n".join([*array_table(spec, store), "", *totals(report, spec, store)])
-    missing = f"{report.scenes_missing} scenes of other parts are missing"
+    missing = f"{counted(report.scenes_missing, 'scene')} of other parts missing"
     rest = missing if report.scenes_missing else "the store is complete"
-    return f"part {report.shard} of {store}: {report.samples} samples in {report.scenes} scenes; {rest}"
+    done = f"{counted(report.samples, 'sample')} in {counted(report.scenes, 'scene')}"
+    return f"part {report.shard} of {store}: {done}; {rest}"
 
 
 def totals(report: DumpReport, spec: StoreSpec, store: StorePath) -> list[str]:
@@ -26,12 +28,12 @@ def totals(report: DumpReport, spec: StoreSpec, store: StorePath) -> list[str]:
     share = report.forward_seconds / report.seconds if report.samples else 0.0
     teacher = "trained" if spec.teacher.trained else f"UNTRAINED, seed {spec.teacher.random_seed}"
     part = "" if report.shard == "1/1" else f" by this process, part {report.shard}"
-    missing = f" ({report.scenes_missing} scenes are missing)" if report.scenes_missing else ""
-    present = f"; {report.scenes_present} scenes were there already" if report.scenes_present else ""
+    missing = f" ({counted(report.scenes_missing, 'scene')} missing)" if report.scenes_missing else ""
+    present = f"; {counted(report.scenes_present, 'scene')} already there" if report.scenes_present else ""
     return [
         f"store     {store}{missing}",
         f"teacher   {spec.teacher.detector} ({teacher})",
-        f"samples   {report.samples} in {report.scenes} scenes{part}{present}",
+        f"samples   {report.samples:,} in {counted(report.scenes, 'scene')}{part}{present}",
         f"seconds   {report.seconds:.1f}, of which forward passes {share:.1%}",
         f"FPS       {rate:.3f} samples/s",
     ]

@@ -1,11 +1,11 @@
-"""Train a student with the teacher's features and predictions out of a store.
+"""Train a student on a teacher's features and predictions from a store.
 
 Example:
     python train/distill_from_cache.py configs/demo/distill_fd3d.py --cache teacher.zarr \\
         --dataroot data/nuscenes --version v1.0-trainval --work-dir work/student
 
 Several GPUs or nodes: torchrun --nproc-per-node 8 train/distill_from_cache.py …
-A run that was stopped or killed goes on with the same command and --resume, to the same weights.
+A run that was stopped or killed continues with the same command and --resume, and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ def main(argv: list[str] | None = None) -> int:
         help="insist on the store with this digest, 12 digits or more (inspect_cache.py info prints it)",
     )
     parser.add_argument(
-        "--allow-partial", action="store_true", help="train on the scenes that the store holds"
+        "--allow-partial",
+        action="store_true",
+        help="train on the scenes that are in the store, where some are missing",
     )
     parser.add_argument(
         "--teacher-source",
         default="cache",
         choices=("cache", "live", "live_fd"),
-        help="cache (default); to compare: live, the teacher in every step as it was cached; live_fd, on the"
-        " student's distorted images, as released",
+        help="cache (default): the store; for comparison: live, run the teacher in every step on what was"
+        " dumped; live_fd, run it on the student's distorted images, as the released code does",
     )
     parser.add_argument(
-        "--teacher-checkpoint", help="of a live teacher; with a cache: insist on a store of these weights"
+        "--teacher-checkpoint",
+        help="weights of a live teacher; with a store: insist that it was dumped with these weights",
     )
     args = parser.parse_args(argv)
     from cache_schema.errors import CacheError

@@ -55,7 +55,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="decode every image before the first frame, so that no damaged file stops a long evaluation",
     )
     parser.add_argument(
-        "--max-gap-s", type=float, default=0.9, help="longest time between keyframes of a scene (default 0.9)"
+        "--max-gap-s", type=float, default=0.9, help="longest gap in seconds between keyframes (default 0.9)"
     )
     return parser.parse_args(argv)
 

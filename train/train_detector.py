@@ -5,7 +5,7 @@ Example:
         --version v1.0-trainval --work-dir work/student
 
 Several GPUs or nodes: torchrun --nproc-per-node 8 train/train_detector.py …
-A run that was stopped or killed goes on with the same command and --resume, to the same weights.
+A run that was stopped or killed continues with the same command and --resume, and ends with the same weights.
 """
 
 from __future__ import annotations

@@ -19,11 +19,12 @@ from cache_schema.inspection.plan import as_text as plan_text
 from cache_schema.inspection.repair import repair
 from cache_schema.inspection.report.build import write_report
 from cache_schema.inspection.sample import load_sample, statistics
-from cache_schema.inspection.tables import aligned, bytes_text, counted
+from cache_schema.inspection.tables import aligned, bytes_text
 from cache_schema.inspection.tokens import as_text as tokens_text
 from cache_schema.inspection.tokens import scene_tokens
 from cache_schema.inspection.verify import verify as verify_store
 from cache_schema.storage import StorePath, store_path
+from cache_schema.wording import counted
 
 
 def info(args: Namespace) -> tuple[str | dict[str, Any], int]:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from cache_schema.inspection.tables import bytes_text, counted
+from cache_schema.inspection.tables import bytes_text
 from cache_schema.store_plan import some
+from cache_schema.wording import counted
 
 
 @dataclass(frozen=True, order=True)
@@ -66,7 +67,7 @@ def summary_rows(findings: Findings) -> list[tuple[str, str]]:
     if findings.sealed:
         state = "sealed"
     elif findings.missing_scenes:
-        state = f"unfinished, {len(findings.missing_scenes)} planned scenes are not there yet"
+        state = f"unfinished, {counted(len(findings.missing_scenes), 'planned scene')} not there yet"
     else:
         state = "not sealed" + ("" if findings.planned else ", no plan says which scenes belong to it")
     read = f"{counted(findings.samples, 'sample')} in {counted(findings.scenes, 'scene')}"

@@ -14,6 +14,7 @@ from cache_schema.storage import S3Path, StorePath, names_in
 from cache_schema.store_plan import StorePlan
 from cache_schema.store_root import SCENES_GROUP
 from cache_schema.teacher_head import HEAD_GROUP
+from cache_schema.wording import counted
 
 
 def describe(path: StorePath) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
     elif missing is None:
         state = "not sealed; no plan says which scenes belong to it"
     else:
-        state = f"not sealed; {len(missing):,} planned scenes are not there yet"
+        state = f"not sealed; {counted(len(missing), 'planned scene')} not there yet"
     height, width = facts["inputs"]["image_shape"]
     present = "".join(
         f", {'with' if there else 'without'} {name}" for name, there in facts["inputs"]["present"].items()
@@ -131,7 +132,7 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
         ("inputs", f"{len(facts['inputs']['camera_order'])} cameras, {height} × {width} pixels{present}"),
         ("classes", ", ".join(facts["class_names"])),
         ("numerics", ", ".join(f"{name} {value}" for name, value in facts["numerics"].items())),
-        ("samples", f"{facts['samples']:,} in {len(facts['scenes']):,} published scenes"),
+        ("samples", f"{facts['samples']:,} in {counted(len(facts['scenes']), 'published scene')}"),
         ("state", state),
         ("digest", facts["digest"] or "none before it is sealed"),
         ("left behind", f"{len(left_behind)} unpublished parts" if left_behind else "nothing"),

@@ -36,10 +36,5 @@ def bytes_text(n_bytes: float) -> str:
     return f"{_three_digits(value)} TB" if value < 999.5 else f"{value:,.0f} TB"
 
 
-def counted(number: int, what: str) -> str:
-    """How many of something, whose plural ends in s."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _three_digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")

@@ -85,7 +85,7 @@ class CanBusMessages:
             path = Path(self._devkit.can_dir) / f"{scene_name}_pose.json"
             raise DatasetNotFound(
                 f"{path}: not the pose messages of the CAN bus expansion ({error}). Download it again, or"
-                " take the can_bus folder away to go on with zeros."
+                " remove the can_bus folder to use zeros instead."
             ) from error
 
     def notes(self) -> list[str]:

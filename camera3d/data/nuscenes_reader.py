@@ -104,8 +104,9 @@ def _scenes_of_split(nusc, split: str, notes: list[str]) -> list[Mapping]:
         )
     if absent:
         notes.append(
-            f"{len(absent)} of the split's {len(names)} scenes are not in the tables; going on with the other"
-            f" {len(present)}. Absent: {', '.join(sorted(absent)[:10])}{', ...' if len(absent) > 10 else ''}."
+            f"{len(absent)} of the split's {len(names)} scenes are not in the tables;"
+            f" the other {len(present)} are used."
+            f" Missing: {', '.join(sorted(absent)[:10])}{', ...' if len(absent) > 10 else ''}."
         )
     return present
 

@@ -1,7 +1,6 @@
 """What the BEVDepth configurations have in common: classes, BEV range, ResNet-50, 256×704 images, training.
 
-The official recipe but for augmentation, which is not here: AdamW for 64 samples a step, 24 epochs, the rate a tenth
-after epochs 19 and 23. For fewer samples a step lower `lr` in proportion.
+The official recipe but for augmentation, which is not here: AdamW, 24 epochs, the rate a tenth after epochs 19 and 23.
 """
 
 class_names = (
@@ -59,6 +58,8 @@ optim_wrapper = dict(
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[19, 23], gamma=0.1)]
 train_cfg = dict(max_epochs=24, val_interval=4)
 train_dataloader = dict(batch_size=8, num_workers=4)
+# The rate above is for steps of 64 samples: fewer or more, of all processes together, scale it, as in the official code.
+auto_scale_lr = dict(enable=True, base_batch_size=64)
 
 amp = 'fp16'
 checkpoint_interval = 1000  # steps

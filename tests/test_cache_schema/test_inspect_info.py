@@ -57,7 +57,7 @@ def test_unfinished(tmp_path, capsys):
     assert facts["missing_scenes"] == ["scene-0002"]
     assert facts["teacher_head"] is None
     inspect_cache.main(["info", str(writer.path)])
-    assert "1 planned scenes are not there yet" in capsys.readouterr().out
+    assert "1 planned scene not there yet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("profile", ["compact", "focal"])

@@ -125,7 +125,7 @@ def test_scene_that_is_being_uploaded_is_no_fault_and_a_server_that_fails_is_no_
     code, text = run("verify", url)
     assert code == 1
     assert "faults" not in text
-    assert "unfinished, 1 planned scenes are not there yet" in text
+    assert "unfinished, 1 planned scene not there yet" in text
     assert "2 parts of dumps that still run, or were killed" in text
     assert "2 unpublished parts" in run("info", url)[1]
     proxy.fault = lambda method, path: "500" if "bev_feats/c.0" in path else "pass"

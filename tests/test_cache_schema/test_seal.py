@@ -55,7 +55,7 @@ def test_scenes_outside_the_plan_are_refused(writer):
 
 def test_seal(writer):
     write_scene(writer, "scene-0001", 3)
-    with pytest.raises(SampleMissing, match="1 scenes are missing: scene-0002"):
+    with pytest.raises(SampleMissing, match="1 scene missing: scene-0002"):
         writer.seal()
     assert not writer.sealed
     with pytest.raises(StoreNotFound, match="not sealed"):

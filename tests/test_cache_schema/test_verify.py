@@ -129,7 +129,7 @@ def test_unfinished_is_no_fault_and_not_all_that_is_planned(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "not all was read: there is no scene-0002" in out
     assert "faults" not in out
-    assert "unfinished, 1 planned scenes" in out
+    assert "unfinished, 1 planned scene" in out
     assert "1 parts of dumps" in out
 
 

@@ -133,7 +133,7 @@ def test_facts(case, dumped):
 def test_summary(case, capsys):
     run(case, "summary.zarr", "--scenes", "scene-0553")
     printed = capsys.readouterr()
-    assert "samples   2 in 1 scenes" in printed.out
+    assert "samples   2 in 1 scene\n" in printed.out
     assert "focal_feats" in printed.out
     assert "small_teacher (trained)" in printed.out
     assert "sample/s" in printed.err

@@ -12,6 +12,7 @@ from dump_cases import SCENES, TEACHER, contents, temporary
 from cache_schema.errors import AlreadyPublished
 from cache_schema.reader import TargetReader
 from cache_schema.seal import read_seal
+from cache_schema.wording import counted
 from cache_schema.writer import StoreWriter
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.detectors.builder import load_config
@@ -70,7 +71,7 @@ def test_shards_make_the_same_store(count, peace, run_dump, tmp_path, monkeypatc
         out = capsys.readouterr().out
         if missing:
             assert f"part {rank + 1}/{count}" in out
-            assert f"{len(missing)} scenes of other parts are missing" in out
+            assert f"{counted(len(missing), 'scene')} of other parts missing" in out
         else:
             assert "FPS" in out
     assert contents(store) == contents(peace)

@@ -76,7 +76,10 @@ def test_a_fresh_start_in_the_folder_of_another(tmp_path, name):
 @pytest.mark.parametrize("name", ["last.pth", "best.pth"])
 def test_exports_alone_are_nothing_to_resume(tmp_path, name):
     (tmp_path / name).write_bytes(b"weights")
-    with pytest.raises(WorkDirTaken, match="no checkpoint to go on from"), work_folder(tmp_path, resume=True):
+    with (
+        pytest.raises(WorkDirTaken, match="no checkpoint to continue from"),
+        work_folder(tmp_path, resume=True),
+    ):
         pass
 
 

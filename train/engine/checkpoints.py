@@ -70,7 +70,7 @@ def _newest_intact(work_dir: str | Path) -> Path | ConfigInvalid | None:
     if not passed_over:
         return None
     return ConfigInvalid(
-        f"--work-dir {work_dir} has no intact checkpoint to go on from:\n{shown(passed_over)}\n"
+        f"--work-dir {work_dir} has no intact checkpoint to continue from:\n{shown(passed_over)}\n"
         "Start anew in another folder; --init-from takes the weights of a last.pth."
     )
 

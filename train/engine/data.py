@@ -69,7 +69,7 @@ def train_loader(
     segments = SegmentOptions.from_config(config)
     left_out = set(INPUT_NAMES) | (set() if config.get("lidar_depth", True) else {LIDAR_DEPTH})
     shared = {
-        "point_cloud_range": config.get("ground_truth_range", config.model.point_cloud_range),
+        "point_cloud_range": config.get("ground_truth_range") or config.model.point_cloud_range,
         "class_names": config.model.class_names,
         "distort": config.get("distort", True),
         "extra_inputs": [name for name in inputs if name not in left_out],

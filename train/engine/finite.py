@@ -165,7 +165,7 @@ class RequireFinite(Hook):
             before = f" after {skipped} that were left out" if skipped else ""
             raise TrainingNotFinite(
                 f"{message}\nThe training stopped there{before}, and wrote nothing of it. Look at the"
-                " samples, or take a lower learning rate or amp=bf16; --resume goes on from the last"
+                " samples, or take a lower learning rate or amp=bf16; --resume continues from the last"
                 f" checkpoint. --skip-nonfinite {self.may_skip + 1} would leave out such a step.",
                 on_every_rank=True,
             )
@@ -197,5 +197,6 @@ def require_finite_weights(weights: Iterable[tuple[str, Tensor]], what: str) -> 
     if bad:
         raise TrainingNotFinite(
             f"{what} is not written: {len(bad)} of its {len(floating)} weights and statistics are not"
-            f" finite:\n{shown(bad)}\nTake a lower learning rate; --resume goes on from the last checkpoint."
+            f" finite:\n{shown(bad)}\nTake a lower learning rate; --resume continues from the last"
+            " checkpoint."
         )

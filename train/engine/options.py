@@ -83,7 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
     )
     parser.add_argument("--version", required=True, help="v1.0-mini, v1.0-trainval, or any folder of tables")
-    parser.add_argument("--work-dir", required=True, help="for checkpoints, logs, last.pth and best.pth")
+    parser.add_argument(
+        "--work-dir", required=True, help="folder for checkpoints, logs, last.pth and best.pth"
+    )
     parser.add_argument("--split", help="frames to train on (default: the version's own, such as train)")
     parser.add_argument(
         "--val-split", help=f"frames to evaluate on (default: the version's own; {NO_SPLIT}: no evaluation)"
@@ -92,12 +94,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init-from", metavar="FILE", help="checkpoint to start from: every weight that fits"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in the work folder, if any"
+        "--resume",
+        action="store_true",
+        help="continue from the newest checkpoint in the work folder, if there is one",
     )
     parser.add_argument("--device", help=DEVICE_HELP)
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default 0)")
     parser.add_argument(
-        "--batch-size", type=int, help="samples a process and step (default: the config's, 1)"
+        "--batch-size", type=int, help="samples per process and step (default: the config's, 1)"
     )
     parser.add_argument("--workers", type=int, help="processes that load data (default: the config's, 4)")
     parser.add_argument(

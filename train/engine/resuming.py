@@ -1,4 +1,4 @@
-"""Whether a run that is gone on with is still the same run."""
+"""Whether a resumed run is still the same run."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ DECIDING = (
     "distort",
     "class_balanced",
     "amp",
+    "auto_scale_lr",
 )
 ABSENT = "not given"
 

@@ -96,11 +96,11 @@ def _require_ours(folder: Path, *, resume: bool) -> None:
     exports = [name for name in EXPORTS if (folder / name).exists()]
     if not resume and (found or exports):
         raise WorkDirTaken(
-            f"--work-dir {folder} holds {', '.join((*found, *exports))} of a run: go on from it with"
+            f"--work-dir {folder} holds {', '.join((*found, *exports))} of a run: continue it with"
             " --resume, or give another folder"
         )
     if exports and not found:
         raise WorkDirTaken(
-            f"--work-dir {folder} holds {', '.join(exports)} of a run and no checkpoint to go on from:"
-            " --resume would start anew and overwrite them. Give another folder, or move them away."
+            f"--work-dir {folder} holds {', '.join(exports)} of a run but no checkpoint to continue from:"
+            " a new run would overwrite them. Give another folder, or move them away."
         )

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from cache_schema.array_spec import BEV_MAP, DENSE_HEAD, IMAGE_MAP, QUERY, ArraySpec
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
+from cache_schema.wording import counted
 from camera3d.boxes import BOX_CONVENTION
 from camera3d.data import NuScenesIndex
 from camera3d.data.images import ImagePipeline
@@ -69,8 +70,8 @@ def covered(index: NuScenesIndex, reader: TargetReader, *, allow_partial: bool) 
     if not whole:
         raise TargetsUnfit(f"{message}No scene of the split is in the store. Give the store of this split.")
     raise TargetsUnfit(
-        f"{message}Finish the dump (the same command goes on where it stopped), or train on the"
-        f" {len(whole)} scenes that are there with --allow-partial."
+        f"{message}Finish the dump (the same command continues it), or train on the"
+        f" {counted(len(whole), 'complete scene')} with --allow-partial."
     )
 
 
@@ -95,8 +96,8 @@ def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_ma
             )
         elif term in whole_maps and spec.profile == "focal":
             faults.append(
-                f"{term} compares whole maps, and profile focal keeps the areas of instances only: a store of"
-                " profile exact or compact would do"
+                f"{term} compares whole maps, and profile focal keeps the areas of instances only: dump with"
+                " profile compact or exact"
             )
     if faults:
         raise TargetsUnfit(

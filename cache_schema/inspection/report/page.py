@@ -8,10 +8,11 @@ import numpy as np
 
 from cache_schema.inspection.faults import Findings, summary_rows
 from cache_schema.inspection.report.numbers import Tally
-from cache_schema.inspection.tables import bytes_text, counted
+from cache_schema.inspection.tables import bytes_text
 from cache_schema.pages.charts import bar_chart, histogram
 from cache_schema.pages.document import asset, document, gallery_panels, pairs, table
 from cache_schema.pages.escape import escaped
+from cache_schema.wording import counted
 
 _MOST_FAULTS, _MOST_BARS = 200, 16
 _LAYER = '<label for="layer" id="layer-label">Map <select id="layer"></select></label>'
