@@ -36,7 +36,7 @@ WORDS = {
     "history": "where a detector with a state has its history from: `queue` or `stream`, see"
     " [Training](../train.md#history-queues-or-streams)",
     "segment_length": "with `history='stream'`: most frames that a slot goes through one after the other",
-    "single_frame_steps": "with `history='stream'`: so many steps at the start see each frame without history",  # noqa: E501
+    "single_frame_steps": "with `history='stream'`: steps at the start that see each frame by itself",
     "inputs": "what the network is shown: see below",
     "log_interval": "steps between lines of the log",
     "model": "the detector: see below",
