@@ -45,6 +45,7 @@ SETTINGS = {
     "log_interval": 1,
     "distort": False,
     "model.grid_mask_prob": 0.0,
+    "auto_scale_lr.enable": False,
 }
 
 

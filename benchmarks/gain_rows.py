@@ -15,6 +15,7 @@ from train.distillers.areas import AreaOptions
 from train.distillers.config import DistillerConfig
 from train.distillers.terms import TERMS
 from train.engine.options import TrainOptions
+from train.engine.rate import rate_factor
 
 CONFIGS = ROOT / "configs" / "demo"
 ALONE, FD3D, HEATMAP = "alone", "FD3D", "heatmap terms, released start"
@@ -62,9 +63,12 @@ class Row:
         options = TrainOptions(
             config=str(CONFIGS / self.config), dataroot="", version="", work_dir="", cfg_options=overrides
         )
-        config = options.load_config().to_dict()
+        loaded = options.load_config()
+        config = loaded.to_dict()
         if self.source is not None:
             config["distiller"] = filled_in(config["distiller"])
+        if rate_factor(loaded, config["train_dataloader"]["batch_size"]) == 1:
+            config.pop("auto_scale_lr", None)  # nothing is scaled
         return {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
 
 

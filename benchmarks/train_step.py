@@ -201,7 +201,7 @@ def _batches(
     )
     # One long epoch over however few frames there are: a loader that starts anew waits for its workers.
     rows = list(itertools.islice(itertools.cycle(loader.sampler), 4 * (args.rounds + 1)))
-    with mock.patch.object(images, "_read_image", wraps=images._read_image) as read:
+    with mock.patch.object(images, "read_image", wraps=images.read_image) as read:
         loader.dataset[rows[0]]
     start = time.perf_counter()
     loader.collate_fn([loader.dataset[rows[0]]])

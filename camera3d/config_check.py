@@ -102,6 +102,7 @@ CONFIG = Section(
         "param_scheduler": Each(SCHEDULER, list),
         "train_cfg": TRAIN_CFG,
         "train_dataloader": Section({"batch_size": whole(1), "num_workers": whole(0)}),
+        "auto_scale_lr": OrNone(Section({"enable": FLAG, "base_batch_size": whole(1)})),
         "amp": choice("fp16", "bf16", None),
         "checkpoint_interval": whole(1),
         "log_interval": whole(1),

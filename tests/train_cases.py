@@ -73,6 +73,7 @@ def small_config(*, student: bool, family: str = "bevformer") -> Config:
     }
     config.inputs.update(scale=0.5 if student else 1.0, pad_hw=(32, 64) if student else (64, 128))
     config.queue_length = 2
+    config.auto_scale_lr.enable = False  # the tests' rates are for their own batches
     return config
 
 

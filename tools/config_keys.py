@@ -25,6 +25,8 @@ NEEDED = "needed"
 # A key of a config by its dotted path, or a keyword of a part by `part: name`.
 WORDS = {
     "amp": "`fp16` or `bf16`: compute in half precision; none: float32",
+    "auto_scale_lr.base_batch_size": "samples a step, over all GPUs, that the learning rate is meant for",
+    "auto_scale_lr.enable": "take a rate in proportion to the samples a step; false: take it as it is written",
     "checkpoint_interval": "steps between checkpoints, rounded up to whole optimiser steps",
     "class_balanced": "show every class in equally many frames",
     "class_names": "order of the labels; `model` takes it from here",
@@ -36,7 +38,7 @@ WORDS = {
     "history": "where a detector with a state has its history from: `queue` or `stream`, see"
     " [Training](../train.md#history-queues-or-streams)",
     "segment_length": "with `history='stream'`: most frames that a slot goes through one after the other",
-    "single_frame_steps": "with `history='stream'`: steps at the start that see each frame by itself",
+    "single_frame_steps": "with `history='stream'`: so many first steps see each frame without history",
     "inputs": "what the network is shown: see below",
     "log_interval": "steps between lines of the log",
     "model": "the detector: see below",

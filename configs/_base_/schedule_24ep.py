@@ -14,6 +14,8 @@ param_scheduler = [
 
 train_cfg = dict(max_epochs=24, val_interval=1)
 train_dataloader = dict(batch_size=1, num_workers=4)
+# The rate above is for steps of 8 samples: fewer or more, of all processes together, scale it. enable=False keeps it.
+auto_scale_lr = dict(enable=True, base_batch_size=8)
 
 amp = None  # 'fp16' or 'bf16'
 checkpoint_interval = 1000  # steps

@@ -37,7 +37,7 @@ def test_chaos(tmp_path, capsys):
 class Toy:
     """Does what its kind says."""
 
-    limit_s = 5.0
+    limit_s = 10.0
 
     def __init__(self, folder: Path) -> None:
         assert list(folder.iterdir()) == []

@@ -15,6 +15,7 @@ from gain_records import Estimate, Record, RecordInvalid, Records, digest_of, ga
 from gain_rows import ALONE, CONFIGS, FD3D, STREAMED, history_names, reference, rows, steps
 from mmengine.config import Config
 
+from demo.stages import BATCH_SIZE, schedule
 from train.distillers.config import DistillerConfig
 from train.engine.options import parsed_options
 
@@ -47,6 +48,11 @@ def teacher(tmp_path) -> Path:
     file = tmp_path / "teacher.pth"
     file.write_bytes(b"weights")
     return file
+
+
+@pytest.mark.parametrize(("samples", "scaled"), [(BATCH_SIZE, False), (2 * BATCH_SIZE, True)])
+def test_how_the_rate_is_scaled_is_a_fact_where_it_is(samples, scaled):
+    assert ("auto_scale_lr" in BY_NAME[FD3D].resolved(schedule(1, samples))) == scaled
 
 
 def test_row_names_are_unique():

@@ -46,7 +46,7 @@ def frames(index, dataroot):
 def distortion_of(frames: NuScenesSegmentDataset, asked: SegmentFrame, monkeypatch) -> np.ndarray:
     """What becomes of a colour ramp in the six cameras: the distortion that is drawn for a frame."""
     ramp = np.arange(90 * 160 * 3, dtype=np.uint32).reshape(90, 160, 3) % 251
-    monkeypatch.setattr("camera3d.data.images._read_image", lambda path: ramp.astype(np.uint8))
+    monkeypatch.setattr("camera3d.data.images.read_image", lambda path: ramp.astype(np.uint8))
     return frames[asked]["images"].numpy()
 
 
@@ -68,8 +68,8 @@ def test_a_frame_is_the_last_of_a_queue_without_its_history(frames, index, datar
 
 
 def test_a_stream_reads_a_frame_where_a_queue_reads_four(frames, index, dataroot, monkeypatch):
-    opened, original = [], images._read_image
-    monkeypatch.setattr(images, "_read_image", lambda path: opened.append(path) or original(path))
+    opened, original = [], images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path: opened.append(path) or original(path))
     frames()[SegmentFrame(5, 3)]
     assert len(opened) == 6
     NuScenesQueueDataset(index, PIPELINE, dataroot, point_cloud_range=RANGE)[5]

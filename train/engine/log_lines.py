@@ -26,6 +26,7 @@ from camera3d.data import NuScenesIndex
 from camera3d.logs import CLOCK_WIDTH
 from train.distillers.config import DistillerConfig
 from train.distillers.terms import TERMS
+from train.engine.rate import rate_factor
 
 SHOWN_VERSIONS = ("torch", "mmengine", "mmcv", "mmdet", "mmdet3d")
 FALLBACK_WIDTH = 100  # where nobody looks at a terminal
@@ -62,7 +63,7 @@ def head(
         f" validation: {validated}",
         "steps": f"{config.train_cfg.max_epochs} epochs of {steps:,}, {batch_size * world} samples each",
         "parameters": f"{sum(w.numel() for w in weights):,}, of which {learnt:,} are trained",
-        "learning rate": rates(config),
+        "learning rate": rates(config, batch_size * world),
     }
     return "\n".join(("training", *pairs(rows)))
 
@@ -84,12 +85,18 @@ def versions() -> list[str]:
     return found
 
 
-def rates(config: Config) -> str:
-    """Learning rate, its multipliers and schedule, and what else shapes a step."""
+def rates(config: Config, samples: int) -> str:
+    """Learning rate, its multipliers and schedule, and what else shapes a step.
+
+    Args:
+        samples: of a forward pass, over all processes.
+    """
     wrapper = config.optim_wrapper
     optimizer = wrapper.optimizer
+    factor = rate_factor(config, samples * wrapper.get("accumulative_counts", 1))
+    rate = optimizer.get("lr")
     slower = (wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}
-    parts = [f"{optimizer.get('lr')} {optimizer.type}"]
+    parts = [f"{rate if factor == 1 or rate is None else f'{rate * factor:g}'} {optimizer.type}"]
     parts += [f"{key} × {given['lr_mult']:g}" for key, given in slower.items() if "lr_mult" in given]
     parts.append(" then ".join(schedule.type for schedule in config.param_scheduler))
     if wrapper.get("accumulative_counts", 1) > 1:

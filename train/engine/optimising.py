@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
@@ -38,7 +37,7 @@ class CpuAutocastOptimWrapper(FiniteSteps, OptimWrapper):
             yield
 
 
-def with_amp(optim_wrapper: Config, amp: str | None, device: torch.device) -> dict:
+def with_amp(optim_wrapper: Mapping, amp: str | None, device: torch.device) -> dict:
     """The config of an optimiser wrapper in the wanted precision: None, "fp16" or "bf16"."""
     if optim_wrapper.get("type", "OptimWrapper") != "OptimWrapper":
         raise ConfigInvalid(

@@ -29,6 +29,7 @@ DECIDING = (
     "distort",
     "class_balanced",
     "amp",
+    "auto_scale_lr",
 )
 ABSENT = "not given"
 

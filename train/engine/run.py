@@ -23,6 +23,7 @@ from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.engine.data import default_splits, require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
+from train.engine.kernels import repeatable
 from train.engine.log_lines import head, weights_of_terms
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
@@ -40,7 +41,10 @@ def train_detector(options: TrainOptions) -> Path | str:
     """
     config = options.load_config()
     ImagePipeline.from_config(config.inputs)
-    with process_group(told(checked_device(options.device))) as device:
+    with (
+        repeatable(config.get("deterministic", False)),
+        process_group(told(checked_device(options.device))) as device,
+    ):
         index, validation = indices(options)
         detector = initial_detector(config, options)
         if config.get("distiller") is not None:
@@ -64,7 +68,10 @@ def distill(options: DistillOptions) -> Path | str:
     config = options.load_config()
     chosen = DistillerConfig.from_config(config)
     ImagePipeline.from_config(config.inputs)
-    with process_group(told(checked_device(options.device))) as device:
+    with (
+        repeatable(config.get("deterministic", False)),
+        process_group(told(checked_device(options.device))) as device,
+    ):
         index, validation = indices(options)
         student = initial_detector(config, options)
         setting = target_setting(config, chosen, options, index, student, device)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import MMDistributedDataParallel
@@ -28,6 +29,7 @@ from train.engine import hooks, log_lines, loops  # noqa: F401  registered by na
 from train.engine.checkpoints import chosen_checkpoint, remove_strays, write_digest
 from train.engine.finite import require_finite_weights
 from train.engine.optimising import with_amp
+from train.engine.rate import StepSize, scaled
 from train.engine.resuming import require_same_run
 
 
@@ -172,14 +174,15 @@ def build_runner(
     resumable = math.lcm(accumulated, train.sampler.resumable_steps)
     interval = -(-config.get("checkpoint_interval", 1000) // resumable) * resumable
     evaluates = validation is not None
-    return TrainingRunner(
+    wrapper, about_the_rate = scaled(config, StepSize(train.batch_size, get_world_size(), accumulated))
+    runner = TrainingRunner(
         device=device,
         facts=facts,
         model=model,
         work_dir=str(work_dir),
         train_dataloader=train,
         train_cfg={"type": "ExactEpochLoop", **config.train_cfg},
-        optim_wrapper=with_amp(config.optim_wrapper, config.get("amp"), device),
+        optim_wrapper=with_amp(wrapper, config.get("amp"), device),
         param_scheduler=[until_the_end(s, epochs, epochs * steps) for s in config.param_scheduler],
         val_dataloader=validation,
         val_cfg={"type": "NuScenesValLoop", "out_dir": str(Path(work_dir) / "validation")}
@@ -206,13 +209,16 @@ def build_runner(
             "type": "Visualizer",
             "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
         },
-        randomness={"seed": seed, "deterministic": config.get("deterministic", False)},
+        # `deterministic` is seen to before CUDA starts, see kernels.py.
+        randomness={"seed": seed},
         launcher="pytorch" if "RANK" in os.environ else "none",
         resume=resume,
         default_scope="mmdet3d",
         log_level="INFO",
         cfg=config,
     )
+    runner.logger.info(about_the_rate)
+    return runner
 
 
 def require_schedule(config: Config) -> None:
