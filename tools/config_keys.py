@@ -26,7 +26,7 @@ NEEDED = "needed"
 WORDS = {
     "amp": "`fp16` or `bf16`: compute in half precision; none: float32",
     "auto_scale_lr.base_batch_size": "samples a step, over all GPUs, that the learning rate is meant for",
-    "auto_scale_lr.enable": "take a rate in proportion to the samples a step; false: take it as it is written",
+    "auto_scale_lr.enable": "take a rate in proportion to the samples a step; false: as it is written",
     "checkpoint_interval": "steps between checkpoints, rounded up to whole optimiser steps",
     "class_balanced": "show every class in equally many frames",
     "class_names": "order of the labels; `model` takes it from here",
