@@ -19,7 +19,7 @@ from camera3d.errors import ConfigInvalid
 from camera3d.logs import quiet_mmengine
 from train.engine.optimising import with_amp
 from train.engine.options import TrainOptions
-from train.engine.runner import require_schedule, until_the_end
+from train.engine.runner import until_the_end
 
 MOMENTS = 2  # what Adam keeps of every parameter
 CHECKPOINTS = 3  # two are kept, and the next is written before the older goes
@@ -45,7 +45,6 @@ def dry_run(
         ConfigInvalid: the optimiser or its schedule cannot be built, or the disk has no room for checkpoints.
         CacheError, Camera3DError: the first sample cannot be read.
     """
-    require_schedule(config)
     with quiet_mmengine():
         try:
             wrapper = build_optim_wrapper(model, with_amp(config.optim_wrapper, config.get("amp"), device))

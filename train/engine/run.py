@@ -27,7 +27,7 @@ from train.engine.kernels import repeatable
 from train.engine.log_lines import head, weights_of_terms
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
-from train.engine.runner import build_runner
+from train.engine.runner import build_runner, require_schedule
 from train.engine.segments import history_of
 from train.engine.stopping import stops_told
 from train.engine.targets import target_setting
@@ -160,6 +160,7 @@ def _train(
     transforms: Sequence[Callable] = (),
     told: Mapping[str, str] | None = None,
 ) -> Path | str:
+    require_schedule(config)
     if options.dry_run:
         require_free(options.work_dir, resume=options.resume)
     folder = nullcontext() if options.dry_run else work_folder(options.work_dir, resume=options.resume)
