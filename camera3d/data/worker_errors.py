@@ -19,6 +19,10 @@ from torch.utils.data import DataLoader, get_worker_info
 from camera3d.errors import DataWorkerDied
 
 Item = TypeVar("Item")
+_WAY_OUT = (
+    "For want of memory that happens most often: give fewer --workers, and look at the system's log and at"
+    " /dev/shm."
+)
 _DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w[\w ]*))?")
 
 
@@ -79,7 +83,8 @@ def worker_deaths_told() -> Iterator[None]:
             raise
         processes, signal_name = death.groups()
         how = f"was ended by a signal ({signal_name.strip()})" if signal_name else "ended"
-        raise DataWorkerDied(
-            f"a process that reads data (pid {processes}) {how}. For want of memory that happens most often:"
-            " give fewer --workers, and look at the system's log and at /dev/shm."
-        ) from error
+        raise DataWorkerDied(f"a process that reads data (pid {processes}) {how}. {_WAY_OUT}") from error
+    except (ConnectionError, EOFError) as error:
+        # It died while it handed the memory of a batch over, before the DataLoader looked after it.
+        told = str(error) or type(error).__name__
+        raise DataWorkerDied(f"a process that reads data ended ({told}). {_WAY_OUT}") from error

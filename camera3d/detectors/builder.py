@@ -36,6 +36,7 @@ def load_config(config: str | Path | Config, overrides: Mapping[str, object] | N
             or values that cannot be, see `check_config`.
     """
     if isinstance(config, Config):
+        _require_parts(config, f"config {config.filename or ''}".strip())
         return config
     path = find_config(config)
     try:
@@ -49,12 +50,16 @@ def load_config(config: str | Path | Config, overrides: Mapping[str, object] | N
             config.merge_from_dict(copy.deepcopy(dict(overrides)))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ConfigInvalid(f"--cfg-options {dict(overrides)} does not fit {path}: {error}") from error
-    missing = [part for part in ("model", "inputs") if part not in config]
-    if missing:
-        raise ConfigInvalid(f"{name} does not define {' and '.join(missing)}")
+    _require_parts(config, name)
     init_default_scope("mmdet3d")
     check_config(config, name)
     return config
+
+
+def _require_parts(config: Config, name: str) -> None:
+    missing = [part for part in ("model", "inputs") if part not in config]
+    if missing:
+        raise ConfigInvalid(f"{name} does not define {' and '.join(missing)}")
 
 
 def build_detector(config: str | Path | Config) -> Detector:

@@ -10,7 +10,15 @@ import pytest
 from nuscenes_tables import edit_table, token
 
 from camera3d.data import build_index, check_images, load_or_build_index
-from camera3d.errors import Camera3DError, DatasetNotFound, ImagesBroken, SceneGap, SplitMismatch
+from camera3d.data.worker_errors import worker_deaths_told
+from camera3d.errors import (
+    Camera3DError,
+    DatasetNotFound,
+    DataWorkerDied,
+    ImagesBroken,
+    SceneGap,
+    SplitMismatch,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
 BUILDERS = [build_index, load_or_build_index]
@@ -294,3 +302,10 @@ def test_every_error_belongs_to_one_tree():
     assert {errors.StartUnfit, errors.OutputsNotFinite, errors.ImagesBroken} < set(kinds)
     assert all(issubclass(kind, Camera3DError) for kind in kinds)
     assert errors.shown(map(str, np.arange(12))).endswith("  9\n  ... and 2 more")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_that_dies_while_it_hands_a_batch_over(error):
+    expected = pytest.raises(DataWorkerDied, match="a process that reads data ended .*--workers")
+    with expected, worker_deaths_told():
+        raise error

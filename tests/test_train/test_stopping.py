@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -85,7 +86,8 @@ def test_a_killed_worker(workshop, tmp_path, capfd):
         assert distill_from_cache.main(arguments(workshop, work, None, "--workers", "1")) == 2
     err = capfd.readouterr().err
     assert "DataWorkerDied: a process that reads data (pid " in err
-    assert "signal (Killed)" in err
+    # torch does not always come to know how it ended.
+    assert re.search(r"\(pid \d+\) (was ended by a signal \(Killed\)|ended)\. For want of memory", err)
     assert f"--resume goes on from {work / 'iter_2.pth'}" in err
     assert "Traceback" not in err
     assert distill_from_cache.main(arguments(workshop, work, None, "--resume")) == 0
