@@ -306,6 +306,6 @@ def test_every_error_belongs_to_one_tree():
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
 def test_a_worker_that_dies_while_it_hands_a_batch_over(error):
-    expected = pytest.raises(DataWorkerDied, match="a process that reads data ended .*--workers")
+    expected = pytest.raises(DataWorkerDied, match=r"a process that reads data ended .*--workers")
     with expected, worker_deaths_told():
         raise error
