@@ -11,6 +11,8 @@ import torch
 from gpu_stages import Context, parity, steps, waits
 from gpu_stages.materials import KINDS, published, shrunken
 
+from camera3d.detectors.builder import load_config
+
 ROOT = Path(__file__).parents[2]
 CONTEXT = Context(out=Path("out"), work=Path("work"))
 
@@ -80,7 +82,9 @@ def test_two_empty_outputs_are_alike():
     assert parity.relative(torch.zeros(0, 3), torch.zeros(0, 3)) == 0.0
 
 
-NAMES = sorted(path.stem for kind in KINDS for path in (ROOT / "configs" / kind).glob("*.py"))
+PATHS = sorted(path for kind in KINDS for path in (ROOT / "configs" / kind).glob("*.py"))
+# The suite's detectors have object queries.
+NAMES = [path.stem for path in PATHS if "pts_bbox_head" in load_config(path).model]
 
 
 @pytest.mark.parametrize("name", NAMES)

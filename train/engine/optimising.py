@@ -39,9 +39,10 @@ class CpuAutocastOptimWrapper(FiniteSteps, OptimWrapper):
 
 def with_amp(optim_wrapper: Mapping, amp: str | None, device: torch.device) -> dict:
     """The config of an optimiser wrapper in the wanted precision: None, "fp16" or "bf16"."""
-    if optim_wrapper.get("type", "OptimWrapper") != "OptimWrapper":
+    kind = optim_wrapper.get("type", "OptimWrapper")
+    if kind != "OptimWrapper":
         raise ConfigInvalid(
-            f"optim_wrapper.type: expected OptimWrapper, got {optim_wrapper.type!r}; `amp` sets the precision"
+            f"optim_wrapper.type: expected OptimWrapper, got {kind!r}; `amp` sets the precision"
         )
     wrapper = dict(optim_wrapper) | {"type": "FiniteOptimWrapper"}
     if amp is None:
