@@ -14,7 +14,7 @@ from common import ROOT
 sys.path[:0] = [str(ROOT / "tests" / "test_cache_schema")]
 
 from chaos_trials import HARMLESS, NOTICED, OUTSIDE, SILENT  # noqa: E402
-from corruption_cases import HEAD, fill_profile_store, profile_spec  # noqa: E402
+from corruption_cases import HEAD, everything, fill_profile_store, profile_spec  # noqa: E402
 
 from cache_schema.errors import AlreadyPublished, CacheError, FingerprintMismatch  # noqa: E402
 from cache_schema.fingerprint import difference  # noqa: E402
@@ -45,18 +45,6 @@ def dump(path: StorePath, profile: str, seed: int = 0, *, threads: int = 1) -> N
             fill_profile_store(writer, profile, {name: SCENES[name]}, seed)
     if not writer.missing_scenes():
         writer.seal()
-
-
-def everything(path: StorePath, *, expect_digest: str | None = None) -> dict[str, bytes]:
-    """All that a reader gives out of a store. Raises CacheError."""
-    reader = TargetReader(path, expect_digest=expect_digest)
-    found = {
-        f"{token}/{name}": values.tobytes()
-        for token in reader.sample_tokens
-        for name, values in reader[token].items()
-    }
-    found |= {name: values.tobytes() for name, values in reader.read_teacher_head().items()}
-    return found | {"spec": repr(reader.spec).encode(), "scenes": repr(reader.scenes).encode()}
 
 
 def contents(folder: Path) -> dict[str, bytes | str]:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from common import RESULTS, publish
-from distillation_gain import WORLD, Training, record, train
+from distillation_gain import WORLD, Training, train_once
 from gain_records import RecordInvalid, Records, step_table, table
 from gain_rows import ALONE, CONFIGS, FD3D, detr3d_rows, start_only
 
@@ -47,13 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         trainings = [Training(row, HORIZON, stages.folder / TEACHER / "last.pth") for row in detr3d_rows()]
         for seed in range(args.seeds):
             for training in trainings:
-                name = f"detr3d-{training.folder(seed)}"
-                if (training.digest, seed) in RECORDS.read() or stages.under_way(name):
-                    continue
-                seconds = train(stages, training, seed, name)
-                record(
-                    stages, name, training.row.name, HORIZON, seed, training.digest, seconds, records=RECORDS
-                )
+                train_once(stages, training, seed, f"detr3d-{training.folder(seed)}", RECORDS)
         report(stages, trainings)
     except (StageFailed, RecordInvalid, Camera3DError) as error:
         print(error, file=sys.stderr)

@@ -69,12 +69,8 @@ def main(argv: list[str] | None = None) -> int:
             stages.generate(**WORLD)
             score_teacher(stages, args.teacher)
             for training, seed in chosen(args):
-                name = training.folder(seed)
-                if (training.digest, seed) in RECORDS.read() or stages.under_way(name):
-                    continue
-                seconds = train(stages, training, seed, name)
-                record(stages, name, training.row.name, training.horizon, seed, training.digest, seconds)
-                report(args.teacher)
+                if train_once(stages, training, seed, training.folder(seed)):
+                    report(args.teacher)
         report(args.teacher)
     except (StageFailed, RecordInvalid, Camera3DError) as error:
         print(error, file=sys.stderr)
@@ -128,6 +124,15 @@ def trainings(horizon: str, teacher: Path) -> list[Training]:
         for row in rows()
         if (row.epochs is None if horizon == "short" else row.long)
     ]
+
+
+def train_once(stages: Stages, training: Training, seed: int, name: str, records: Records = RECORDS) -> bool:
+    """Train, score and record a student, unless that is done or under way; returns whether it was trained."""
+    if (training.digest, seed) in records.read() or stages.under_way(name):
+        return False
+    seconds = train(stages, training, seed, name)
+    record(stages, name, training.row.name, training.horizon, seed, training.digest, seconds, records)
+    return True
 
 
 def train(stages: Stages, training: Training, seed: int, name: str) -> float:
