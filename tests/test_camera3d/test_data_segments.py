@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from queue_cases import PIPELINE, RANGE, SCENES
 from torch.utils.data import DataLoader
 
 from camera3d.data import (
-    ImagePipeline,
     NuScenesQueueDataset,
     NuScenesSegmentDataset,
     SegmentFrame,
@@ -19,15 +19,10 @@ from camera3d.data import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")
 
-RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
-PIPELINE = ImagePipeline(
-    scale=0.25, pad_hw=(24, 40), mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), to_rgb=False
-)
-
 
 @pytest.fixture(scope="module")
 def dataroot(tiny_nuscenes):
-    return tiny_nuscenes(scenes={"scene-0061": 8, "scene-0553": 6})
+    return tiny_nuscenes(scenes=SCENES)
 
 
 @pytest.fixture(scope="module")
