@@ -77,14 +77,27 @@ def worker_deaths_told() -> Iterator[None]:
     """Raise DataWorkerDied in place of the DataLoader's RuntimeError about a worker that died."""
     try:
         yield
-    except RuntimeError as error:
-        death = _DEATH.match(str(error))
+    except Exception as error:
+        death = _death_in(error)
         if death is None:
             raise
-        processes, signal_name = death.groups()
-        how = f"was ended by a signal ({signal_name.strip()})" if signal_name else "ended"
-        raise DataWorkerDied(f"a process that reads data (pid {processes}) {how}. {_WAY_OUT}") from error
-    except (ConnectionError, EOFError) as error:
+        raise DataWorkerDied(f"a process that reads data {death}. {_WAY_OUT}") from error
+
+
+def _death_in(error: BaseException) -> str | None:
+    """How a worker died, if that is what `error` or an error behind it tells.
+
+    The DataLoader's signal handler raises wherever the parent is, and a library may make an error of its own
+    of that: `inspect` answers with a TypeError.
+    """
+    if isinstance(error, ConnectionError | EOFError):
         # It died while it handed the memory of a batch over, before the DataLoader looked after it.
-        told = str(error) or type(error).__name__
-        raise DataWorkerDied(f"a process that reads data ended ({told}). {_WAY_OUT}") from error
+        return f"ended ({str(error) or type(error).__name__})"
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, RuntimeError) and (death := _DEATH.match(str(seen))) is not None:
+            processes, signal_name = death.groups()
+            how = f"was ended by a signal ({signal_name.strip()})" if signal_name else "ended"
+            return f"(pid {processes}) {how}"
+        seen = seen.__cause__ or seen.__context__
+    return None

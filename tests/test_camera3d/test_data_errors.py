@@ -309,3 +309,38 @@ def test_a_worker_that_dies_while_it_hands_a_batch_over(error):
     expected = pytest.raises(DataWorkerDied, match=r"a process that reads data ended .*--workers")
     with expected, worker_deaths_told():
         raise error
+
+
+DEATH = RuntimeError("DataLoader worker (pid 8371) is killed by signal: Killed. ")
+
+
+def translated() -> None:
+    """What `inspect` makes of a signal handler's error that meets it at its work."""
+    try:
+        raise DEATH
+    except RuntimeError as error:
+        raise TypeError("unsupported callable") from error
+
+
+def replaced() -> None:
+    """Code that fails while it tidies up after the signal handler's error."""
+    try:
+        raise DEATH
+    finally:
+        raise KeyError("hook")
+
+
+@pytest.mark.parametrize("raise_death", [translated, replaced])
+def test_a_death_that_a_library_turned_into_an_error_of_its_own(raise_death):
+    expected = pytest.raises(DataWorkerDied, match=r"pid 8371\) was ended by a signal \(Killed\).*--workers")
+    with expected, worker_deaths_told():
+        raise_death()
+
+
+def test_other_errors_stay_what_they_are():
+    expected = pytest.raises(TypeError, match="unsupported callable")
+    with expected, worker_deaths_told():
+        try:
+            raise RuntimeError("a CUDA error")
+        except RuntimeError as error:
+            raise TypeError("unsupported callable") from error
