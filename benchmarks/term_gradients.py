@@ -22,14 +22,14 @@ from torch import Tensor
 
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import harmless_globals
-from camera3d.data import NuScenesIndex, collate_queue, load_or_build_index
+from camera3d.data import DatasetChoice, NuScenesIndex, collate_queue, load_or_build_index
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.detectors.protocol import BEV_MAP, IMAGE_MAP, with_role
 from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
-from train.engine.data import default_splits, train_loader
+from train.engine.data import train_loader
 from train.engine.targets import from_store
 
 
@@ -49,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.checkpoint and len(args.configs) > 1:
         parser.error("--checkpoint is of one config's distillation: give that config alone")
 
-    index = load_or_build_index(args.dataroot, args.version, default_splits(args.dataroot, args.version)[0])
+    index = load_or_build_index(
+        args.dataroot, args.version, DatasetChoice().default_splits(args.dataroot, args.version)[0]
+    )
     rows = []
     for path in args.configs:
         model, items = distillation(path, args, index)

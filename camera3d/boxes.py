@@ -1,6 +1,7 @@
 """Box conventions, and the only place that converts between them.
 
-Three conventions meet here:
+Boxes are of two kinds: 3D boxes in space, and 2D boxes (..., 4) on a picture: x1, y1, x2, y2 in its pixels.
+Three conventions of 3D boxes meet here:
 
 - *ours* (mmdet3d 1.x, LiDAR frame): gravity centre x, y, z, then l, w, h in metres, yaw right-handed in
   radians (0 along +x, counter-clockwise seen from above), then vx, vy in m/s. Arrays are (..., 9).
@@ -12,6 +13,7 @@ Three conventions meet here:
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +25,32 @@ BOX_CONVENTION = (
 QUERY_BOX_ENCODING = (
     "LiDAR frame, metres and radians; cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
     "(-yaw - pi/2), vx, vy"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxKind:
+    """What the boxes of a detector, a store or a dataset are.
+
+    Attributes:
+        name: for messages.
+        numbers: of one box.
+        convention: what these are: axes, units, order.
+        query_encoding: likewise, of `query_boxes`.
+    """
+
+    name: str
+    numbers: int
+    convention: str
+    query_encoding: str
+
+
+BOXES_3D = BoxKind(name="3D boxes", numbers=9, convention=BOX_CONVENTION, query_encoding=QUERY_BOX_ENCODING)
+BOXES_2D = BoxKind(
+    name="2D boxes",
+    numbers=4,
+    convention="picture as it is in its file, pixels from its upper left corner; x1, y1, x2, y2",
+    query_encoding="fractions of the picture's width and height; cx, cy, w, h",
 )
 
 

@@ -26,6 +26,7 @@ from camera3d.config_values import (
     numbers,
     whole,
 )
+from camera3d.data.datasets import DATASETS
 from camera3d.data.queue_dataset import UNKNOWN_VELOCITIES
 from camera3d.errors import ConfigInvalid, shown
 
@@ -41,6 +42,7 @@ MODEL = Part(
         "point_cloud_range": RANGE_M,
         "img_backbone": Part(MODELS),
         "img_neck": Part(MODELS),
+        "detector": DICT,  # of another library, which looks at it itself
     },
 )
 OPTIMIZER = Part(OPTIMIZERS, given=("params",), keys={"lr": NUMBER})
@@ -83,11 +85,12 @@ TRAIN_CFG = Section(
         "dynamic_intervals": ANYTHING,
     }
 )
-INPUTS = Section(dict.fromkeys(("scale", "pad_hw", "mean", "std", "to_rgb", "resize"), ANYTHING))
+INPUTS = Section(dict.fromkeys(("scale", "pad_hw", "mean", "std", "to_rgb", "resize", "fit"), ANYTHING))
 CONFIG = Section(
     {
         "model": MODEL,
         "inputs": INPUTS,  # their values: see ImagePipeline
+        "dataset": Section({"type": choice(*DATASETS), "images_per_group": whole(1)}),
         "class_names": NAMES,
         "point_cloud_range": RANGE_M,
         "ground_truth_range": RANGE_M,

@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from camera3d.data.coco.frames import SIZES
 from camera3d.data.names import CAMERA_NAMES
 from camera3d.data.rig import RIG_NAMES
 from camera3d.data.streaming import StreamingItem
 from camera3d.detectors.protocol import (
     CALIBRATION,
     DENSE_HEAD,
+    IMAGE_MAP,
     QUERY,
     Detections,
     Detector,
@@ -26,8 +28,12 @@ from camera3d.errors import OutputsNotFinite
 def frame_specs(inputs: Sequence[str]) -> tuple[OutputSpec, ...]:
     """What a frame itself says, in the form of a detector's outputs.
 
-    That is what the detector reads besides the images, and `lidar2img`, with which boxes are drawn.
+    That is what the detector reads besides the images, and what its boxes are drawn with: `image_hw` and
+    `valid_hw` for one that reads them, otherwise `lidar2img`.
     """
+    if set(SIZES) <= set(inputs):
+        size = {"role": CALIBRATION, "shape": (2,), "dimension_names": ("height_width",), "dtype": "int64"}
+        return tuple(OutputSpec(name=name, **size) for name in SIZES)
     known = {
         "can_bus": OutputSpec(
             name="can_bus",
@@ -91,7 +97,10 @@ def detections_of(
 
     Raises OutputsNotFinite: its predictions are not, which a decoder would take for nothing.
     """
+    specs = list(specs)
     predicted = [spec.name for spec in specs if spec.role in (QUERY, DENSE_HEAD)]
+    # A head that gives boxes alone drops what is not a number; the maps that it reads show it.
+    predicted = predicted or [spec.name for spec in specs if spec.role == IMAGE_MAP]
     predicted = [name for name in predicted if outputs[name].is_floating_point()]
     if predicted:
         bad = torch.stack([(~outputs[name].isfinite()).sum() for name in predicted]).tolist()

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cache_schema.detections import DETECTION_ARRAYS, MAX_DETECTIONS
 from cache_schema.writer import StoreWriter
-from camera3d.data import ImagePipeline, NuScenesIndex
+from camera3d.data import ImagePipeline, SplitIndex
 from camera3d.data.scene_frames import SceneFrames
 from camera3d.detectors import Detector
 from camera3d.streaming import detections_of, frame_specs, run_scene
@@ -45,7 +45,7 @@ class DumpReport:
 
 def dump(
     detector: Detector,
-    index: NuScenesIndex,
+    index: SplitIndex,
     pipeline: ImagePipeline,
     dataroot: str,
     writer: StoreWriter,

@@ -15,9 +15,11 @@ from torch import Tensor
 from cache_schema.array_spec import BEV_MAP, IMAGE_MAP, QUERY, ArraySpec
 from cache_schema.detections import DETECTION_BOXES, DETECTION_SCORES
 from cache_schema.spec import FocalFacts
-from camera3d.boxes import move_boxes
+from camera3d.boxes import BOXES_2D, move_boxes
 from camera3d.data import Frame
+from camera3d.data.coco.index import CocoFrame
 from camera3d.instance_areas import bev_area, pv_areas, query_confidence
+from camera3d.picture_areas import box_areas
 
 QUERY_LOGITS = "query_logits"
 
@@ -90,26 +92,47 @@ class FocalAreas:
         self._stores_queries = any(array.role == QUERY for array in arrays)
         self._range_m, self._range_frame = range_m, range_frame
 
-    def kept(self, frame: Frame, tensors: Mapping[str, Tensor]) -> Kept:
+    def kept(self, frame: Frame | CocoFrame, tensors: Mapping[str, Tensor]) -> Kept:
         """What to keep of a frame.
 
         Args:
             tensors: detections as a store has them, `lidar2img` (N, 4, 4), with BEV maps in the ego frame
                 `lidar2ego` (4, 4), and where the store takes arrays about queries, `query_logits` (L, Q, K).
+                Of 2D boxes: `image_hw` and `valid_hw` (2,) instead of matrices.
         """
         options = self._options
         sure = tensors[DETECTION_SCORES] >= options.min_score
         found = tensors[DETECTION_BOXES][sure][: options.at_most].double()
-        lidar2ego = tensors.get("lidar2ego")
-        boxes = torch.cat((self._ground_truth(frame, lidar2ego).to(found), found))[:, :7]
         confident = None
         if self._stores_queries:
             score = query_confidence(
                 tensors[QUERY_LOGITS][-1], min_score=options.min_score, at_most=options.at_most
             )
             confident = (score > 0).cpu().numpy()
-        areas = self._areas(boxes, tensors["lidar2img"], lidar2ego)
+        areas_of = self._on_picture if found.shape[1] == BOXES_2D.numbers else self._in_space
+        areas = areas_of(frame, found, tensors)
         return Kept(areas={name: area.cpu().numpy() for name, area in areas.items()}, confident=confident)
+
+    def _on_picture(
+        self, frame: CocoFrame, found: Tensor, tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """bool, by the map's name: the areas of 2D boxes."""
+        truth = torch.tensor(frame.gt_boxes[~frame.crowd]).view(-1, BOXES_2D.numbers)
+        areas = box_areas(
+            torch.cat((truth.to(found), found)),
+            image_hw=tensors["image_hw"],
+            valid_hw=tensors["valid_hw"],
+            map_hws=[level.shape[-2:] for level in self._levels],
+            strides=[level.stride for level in self._levels],
+            margin_cells=self._options.pv_margin_cells,
+        )
+        return {level.name: area for level, area in zip(self._levels, areas, strict=True)}
+
+    def _in_space(self, frame: Frame, found: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Likewise, of 3D boxes."""
+        lidar2ego = tensors.get("lidar2ego")
+        boxes = torch.cat((self._ground_truth(frame, lidar2ego).to(found), found))[:, :7]
+        return self._areas(boxes, tensors["lidar2img"], lidar2ego)
 
     def _ground_truth(self, frame: Frame, lidar2ego: Tensor | None) -> Tensor:
         """(n, 9): boxes whose centre the teacher covers; no loss looks at the others."""

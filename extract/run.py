@@ -17,7 +17,7 @@ from cache_schema.storage import StorePath, store_path
 from cache_schema.store_plan import StorePlan, some
 from cache_schema.writer import StoreWriter
 from camera3d.checkpoint import load_official
-from camera3d.data import ImagePipeline, NuScenesIndex, check_images, load_or_build_index
+from camera3d.data import DatasetChoice, ImagePipeline, SplitIndex, check_images
 from camera3d.data.worker_errors import worker_deaths_told
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
@@ -72,8 +72,8 @@ class PreparedDump:
     spec: StoreSpec
     focal: FocalAreas | None
     planned: Mapping[str, int]
-    part: NuScenesIndex
-    todo: NuScenesIndex
+    part: SplitIndex
+    todo: SplitIndex
     store: StorePath
 
 
@@ -91,9 +91,9 @@ def run_dump(options: DumpOptions) -> tuple[DumpReport, StoreSpec]:
     return dump_index(options, chosen_index(options))
 
 
-def chosen_index(options: DumpOptions) -> NuScenesIndex:
+def chosen_index(options: DumpOptions) -> SplitIndex:
     """The frames that the store is to hold."""
-    return load_or_build_index(
+    return DatasetChoice.from_config(load_config(options.config)).index(
         options.dataroot,
         options.version,
         options.split,
@@ -111,6 +111,7 @@ def check_options(options: DumpOptions) -> None:
     """
     config = load_config(options.config)
     require_teacher(config)
+    DatasetChoice.from_config(config)
     ImagePipeline.from_config(config.inputs)
     told(checked_device(options.device))
     process_shard(options.shard, os.environ)
@@ -123,7 +124,7 @@ def check_options(options: DumpOptions) -> None:
         raise CheckpointMismatch(f"no checkpoint file {options.checkpoint}")
 
 
-def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, StoreSpec]:
+def dump_index(options: DumpOptions, index: SplitIndex) -> tuple[DumpReport, StoreSpec]:
     """`run_dump` for an index that is there already."""
     shard = process_shard(options.shard, os.environ)
     with (
@@ -156,7 +157,7 @@ def dump_index(options: DumpOptions, index: NuScenesIndex) -> tuple[DumpReport, 
     return replace(report, shard=str(shard), scenes_missing=len(missing), sealed=sealed), spec
 
 
-def prepared(options: DumpOptions, index: NuScenesIndex, threads: int) -> PreparedDump:
+def prepared(options: DumpOptions, index: SplitIndex, threads: int) -> PreparedDump:
     """Load and check everything that a dump needs, under fixed numerics of these `threads`."""
     device = checked_device(options.device)
     config = load_config(options.config)
@@ -256,6 +257,6 @@ def require_published(own: Sequence[str], missing: Sequence[str], store: StorePa
         )
 
 
-def unpublished(index: NuScenesIndex, writer: StoreWriter | None) -> NuScenesIndex:
+def unpublished(index: SplitIndex, writer: StoreWriter | None) -> SplitIndex:
     """The scenes that a store does not hold yet."""
     return index.select([n for n in index.scene_names if writer is None or not writer.is_published(n)])

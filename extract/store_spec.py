@@ -21,8 +21,7 @@ from cache_schema.spec import (
     StoreSpec,
     TeacherFacts,
 )
-from camera3d.boxes import BOX_CONVENTION, QUERY_BOX_ENCODING
-from camera3d.data import CAMERA_NAMES, ImagePipeline, NuScenesIndex, inputs_present
+from camera3d.data import ImagePipeline, SplitIndex, inputs_present
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.builder import build_detector, load_config, plain_config
 from camera3d.errors import Camera3DError, ConfigInvalid
@@ -31,7 +30,10 @@ from camera3d.ops import describe_backends
 from camera3d.streaming import frame_specs
 from extract.focal_areas import FocalOptions, covered_m
 
-REGIME = "streaming: scene by scene, undistorted images, each frame given its predecessor's state"
+REGIMES = {
+    "nuscenes": "streaming: scene by scene, undistorted images, each frame given its predecessor's state",
+    "coco": "picture by picture, undistorted",
+}
 QUERY_BOXES = "query_boxes"
 ARRAY_GROUPS = {"bev": (BEV_MAP,), "pv": (IMAGE_MAP,), "queries": (QUERY, DENSE_HEAD)}
 
@@ -83,7 +85,7 @@ def teacher_arrays(
     stored = [array for array in arrays if array.role in roles]
     left = [array for array in arrays if array.role not in roles]
     frame = [array_spec(spec) for spec in frame_specs(detector.inputs)]
-    return [*stored, *frame, *detection_arrays()], left
+    return [*stored, *frame, *detection_arrays(detector.box_kind.numbers)], left
 
 
 def array_spec(spec: OutputSpec) -> ArraySpec:
@@ -135,7 +137,7 @@ def build_store_spec(
     detector: Detector,
     config: Config,
     pipeline: ImagePipeline,
-    index: NuScenesIndex,
+    index: SplitIndex,
     weights: TeacherWeights,
     groups: Sequence[str],
     profile: str,
@@ -156,24 +158,24 @@ def build_store_spec(
         teacher=TeacherFacts(
             detector=Path(config.filename or "detector").stem,
             config=plain_config(config.model),
-            regime=REGIME,
+            regime=REGIMES[index.dataset],
             trained=weights.checkpoint is not None,
             checkpoint_sha256=weights.checkpoint_sha256(),
             random_seed=weights.seed,
         ),
         inputs=InputFacts(
-            camera_order=CAMERA_NAMES,
+            camera_order=index.camera_names,
             image_shape=pipeline.pad_hw,
             pipeline=pipeline.to_dict(),
             present=inputs_present(detector.inputs, index),
         ),
         outputs=OutputFacts(
             class_names=detector.class_names,
-            box_convention=BOX_CONVENTION,
-            query_box_encoding=QUERY_BOX_ENCODING if encodes else None,
+            box_convention=detector.box_kind.convention,
+            query_box_encoding=detector.box_kind.query_encoding if encodes else None,
             not_stored=tuple(not_stored),
         ),
-        dataset=DatasetFacts(name="nuscenes", version=index.version, split=index.split),
+        dataset=DatasetFacts(name=index.dataset, version=index.version, split=index.split),
         numerics=NumericsFacts(
             version=detector.numerics_version,
             op_backend=", ".join(f"{op}: {backend}" for op, backend in describe_backends(device).items()),

@@ -30,6 +30,9 @@ WORDS = {
     "checkpoint_interval": "steps between checkpoints, rounded up to whole optimiser steps",
     "class_balanced": "show every class in equally many frames",
     "class_names": "order of the labels; `model` takes it from here",
+    "dataset": "what is trained and scored on: see below",
+    "dataset: type": "`nuscenes`, or `coco` for 2D detectors",
+    "dataset: images_per_group": "of `coco`: pictures that stand together where nuScenes has a scene",
     "deterministic": "choose kernels that repeat themselves to the bit, where there are any",
     "distiller": "what is distilled: see below; of distillation configs",
     "distort": "photometric distortion of the images that are trained on",
@@ -84,6 +87,9 @@ WORDS = {
     "BEVDepth: num_cameras": "of a frame",
     "BEVDepth: decode_rule": "how boxes are found, below",
     "BEVDepth: criterion": "the losses, below",
+    "MMDetDetector: detector": "`model` of an mmdet config; `config` in it names one that mmdet comes with,"
+    " such as `mmdet::gfl/gfl_r50_fpn_1x_coco.py`, into which the other keys are put",
+    "MMDetDetector: class_names": "order of the labels, as many as its heads have classes",
     "head: bev_hw": "cells of the BEV map along y and x",
     "head: num_queries": "object queries",
     "head: encoder_layers": "layers that make the BEV map",
@@ -100,6 +106,7 @@ WORDS = {
     "inputs: pad_hw": "height and width after scaling and padding with zeros, at the bottom and the right",
     "inputs: mean": "of each channel, in pixel values, in the network's order",
     "inputs: std": "likewise",
+    "inputs: fit": "of `keep_ratio`: most pixels of the short and of the long side, before `scale`",
     "inputs: to_rgb": "whether the network wants RGB; images are read as BGR",
     "distiller: terms": "keywords of each term, by its name: see below; may be empty",
     "distiller: areas": "where the terms look: see below",
@@ -113,6 +120,7 @@ WORDS = {
     "term: tau": "temperature of the softmax",
     "term: mask_ratio": "how likely a cell of an area is hidden",
     "term: skip_empty": "leave images without an area out of the generator",
+    "term: reduction": "over the cells of the areas: `mean` or `sum`",
     "term: bev_map": "which of the student's maps is looked at",
     "term: logit_weight": "factor on the loss of the classes",
     "term: box_weight": "factor on the loss of the boxes",
@@ -120,7 +128,7 @@ WORDS = {
 # What is handed to these by whoever builds them, and is no key of a config.
 GIVEN = {
     "data_preprocessor", "init_cfg", "kwargs", "num_classes", "num_levels", "levels", "restore", "sampling",
-    "projections", "image_maps",
+    "projections", "image_maps", "box_code",
 }  # fmt: skip
 # Required of the class that checks a config, and not of the config.
 MAY_BE_EMPTY = {"distiller: terms", "distiller: areas"}
@@ -133,6 +141,7 @@ class NoWords(Exception):
 def page() -> str:
     """The whole page."""
     sys.path.insert(0, str(ROOT))
+    from camera3d.data.datasets import DatasetChoice
     from camera3d.data.images import ImagePipeline
     from camera3d.detectors.bevdepth.criterion import BEVDepthCriterion
     from camera3d.detectors.bevdepth.decode import DecodeRule
@@ -141,6 +150,7 @@ def page() -> str:
     from camera3d.detectors.bevformer.detector import BEVFormer
     from camera3d.detectors.detr3d.builder import build_detr3d_head
     from camera3d.detectors.detr3d.detector import DETR3D
+    from camera3d.detectors.image2d.detector import MMDetDetector
     from train.distillers.areas import AreaOptions
     from train.distillers.config import DistillerConfig
     from train.distillers.terms import TERMS
@@ -156,6 +166,8 @@ def page() -> str:
         _table(top_level()),
         "## `inputs`",
         _table(_of_dataclass("inputs", ImagePipeline, leave={"distortion"})),
+        "## `dataset`",
+        _table(_of_dataclass("dataset", DatasetChoice, leave={"class_names"})),
     ]
     heads = {"BEVFormer": (BEVFormer, build_bevformer_head), "DETR3D": (DETR3D, build_detr3d_head)}
     for name, (detector, build) in heads.items():
@@ -173,6 +185,8 @@ def page() -> str:
         _table(_of_class("criterion", BEVDepthCriterion)),
         "`decode_rule` of BEVDepth:",
         _table(_of_dataclass("decode_rule", DecodeRule)),
+        "## `model` with `type='MMDetDetector'`",
+        _table(_of_class("MMDetDetector", MMDetDetector)),
         "## `distiller`",
         _table(_of_dataclass("distiller", DistillerConfig)),
         "## `distiller.areas`",

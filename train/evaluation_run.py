@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
-from camera3d.data import ImagePipeline, load_or_build_index
-from camera3d.data.devkit import check_dataroot, open_nuscenes
-from camera3d.data.splits import check_split
+from camera3d.data import DatasetChoice, ImagePipeline
+from camera3d.data.coco.folder import annotation_file
+from camera3d.data.coco.reader import open_coco
+from camera3d.data.datasets import COCO
+from camera3d.data.devkit import open_nuscenes
 from camera3d.data.worker_errors import worker_deaths_told
+from camera3d.detectors import Detections
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import ConfigInvalid
-from camera3d.evaluation import Metrics, evaluate_detections, evaluate_detector, score
+from camera3d.evaluation import (
+    CocoMetrics,
+    Metrics,
+    evaluate_detections,
+    evaluate_detector,
+    evaluate_pictures,
+    score,
+    score_results_file,
+)
+from camera3d.evaluation.coco import picture_tokens
 from camera3d.evaluation.results_file import check_coverage, check_writable
 from camera3d.evaluation.score import split_tokens
 from camera3d.evaluation.submission import check_class_names
@@ -43,7 +56,7 @@ class EvaluationOptions:
     check_images: bool = False
 
 
-def run_evaluation(options: EvaluationOptions) -> Metrics:
+def run_evaluation(options: EvaluationOptions) -> Metrics | CocoMetrics:
     """The metrics of what the options name; under torchrun the same in every process.
 
     Raises:
@@ -52,13 +65,23 @@ def run_evaluation(options: EvaluationOptions) -> Metrics:
     check_options(options)
     if options.out is not None:
         check_writable(options.out)
-    check_dataroot(options.dataroot, options.version)
-    check_split(options.dataroot, options.version, options.split)
+    where = (options.dataroot, options.version, options.split)
     if options.results is not None:
-        return score(options.results, options.dataroot, options.version, options.split, options.out)
+        scored = score_results_file if is_list(options.results) else score
+        return scored(options.results, *where, options.out)
     if options.from_cache is not None:
         return evaluate_cache(options)
+    DatasetChoice.from_config(load_config(options.config)).require_split(*where)
     return evaluate_checkpoint(options)
+
+
+def is_list(path: str) -> bool:
+    """Whether a results JSON is COCO's, a list of boxes; nuScenes' is an object."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(100).lstrip().startswith("[")
+    except (OSError, UnicodeDecodeError):
+        return False  # told of by who reads it
 
 
 def check_options(options: EvaluationOptions) -> None:
@@ -80,14 +103,16 @@ def check_options(options: EvaluationOptions) -> None:
         raise ConfigInvalid("only a checkpoint is evaluated by several processes; start this one with python")
 
 
-def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
+def evaluate_checkpoint(options: EvaluationOptions) -> Metrics | CocoMetrics:
     """Predict with a plain detector, strictly loaded, and score."""
     device = told(checked_device(options.device))
     config = load_config(options.config)
     pipeline = ImagePipeline.from_config(config.inputs)
     detector = build_detector(config)
     load_official(detector, options.checkpoint)
-    index = load_or_build_index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
+    index = DatasetChoice.from_config(config).index(
+        options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s
+    )
     pipeline.require_fit(*index.image_sizes)
     with process_group(device, tensors=False), worker_deaths_told():
         if options.check_images:
@@ -105,20 +130,33 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
         )
 
 
-def evaluate_cache(options: EvaluationOptions) -> Metrics:
+def evaluate_cache(options: EvaluationOptions) -> Metrics | CocoMetrics:
     """Score what the teacher of a store detected.
 
     Raises ResultsIncomplete when it lacks samples of the split, with their count and the first tokens.
     """
     reader = TargetReader(options.from_cache, expect_digest=options.expect_digest)
     check_replayable(reader)
+    DatasetChoice(type=reader.spec.dataset.name).require_split(
+        options.dataroot, options.version, options.split
+    )
     class_names = reader.spec.outputs.class_names
+    if reader.spec.dataset.name == COCO:
+        coco = open_coco(annotation_file(options.dataroot, options.version, options.split))
+        return evaluate_pictures(
+            replayed(reader, picture_tokens(coco), options.split),
+            class_names,
+            options.dataroot,
+            version=options.version,
+            split=options.split,
+            out_dir=options.out,
+            coco=coco,
+        )
     check_class_names(class_names)
     nusc = open_nuscenes(options.dataroot, options.version)
     tokens = split_tokens(nusc, options.split)
-    check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", options.split)
     return evaluate_detections(
-        stored_detections(reader, tqdm(tokens, unit="sample", desc="replay")),
+        replayed(reader, tokens, options.split),
         class_names,
         options.dataroot,
         version=options.version,
@@ -126,6 +164,12 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics:
         out_dir=options.out,
         nusc=nusc,
     )
+
+
+def replayed(reader: TargetReader, tokens: Sequence[str], split: str) -> Iterator[tuple[str, Detections]]:
+    """The stored detections of all samples of a split. Raises ResultsIncomplete before the first."""
+    check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", split)
+    return stored_detections(reader, tqdm(tokens, unit="sample", desc="replay"))
 
 
 def _world_size() -> int:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache_schema.inspection.boxes import FRONT_CROSS, FRONT_EDGES, OTHER_EDGES, box_corners, project_edge
+from cache_schema.inspection.boxes import (
+    FRONT_CROSS,
+    FRONT_EDGES,
+    OTHER_EDGES,
+    box_corners,
+    project_edge,
+    rectangle,
+)
 from cache_schema.inspection.canvas import TRUTH, draw_lines, outline, plain_axes, score_colours
 from cache_schema.inspection.dataset_tables import GroundTruth
 from cache_schema.inspection.projections import pca_rgb
@@ -45,7 +52,10 @@ def draw_pv(ax: Axes, sample: Sample, truth: GroundTruth | None, camera: int, co
     ax.imshow(colours[camera], extent=extent, interpolation="nearest")
     name = sample.spec.inputs.camera_order[camera]
     plain_axes(ax, f"{sample.finest_pv}, {name}", (0, width), (height, 0))
-    if "lidar2img" in sample.arrays:
+    if sample.on_picture:
+        scale_hw = sample.arrays["valid_hw"] / sample.arrays["image_hw"]
+        _draw_rectangles(ax, sample, truth, tuple(scale_hw[::-1]), (width, height), labels=False)
+    elif "lidar2img" in sample.arrays:
         lidar2img = sample.arrays["lidar2img"][camera]
         _draw_all(ax, sample, truth, lidar2img, (width, height), labels=False)
 
@@ -58,7 +68,9 @@ def draw_image(ax: Axes, sample: Sample, truth: GroundTruth | None, camera: int,
     height, width = image.shape[:2]
     ax.imshow(image)
     plain_axes(ax, sample.spec.inputs.camera_order[camera], (0, width), (height, 0))
-    if "lidar2img" in sample.arrays:
+    if sample.on_picture:
+        _draw_rectangles(ax, sample, truth, (1.0, 1.0), (width, height), labels=True)
+    elif "lidar2img" in sample.arrays:
         # The stored projection leads to the network's pixels; it only scaled the image and padded it behind.
         scale = input_scale(sample)
         lidar2img = np.diag((1 / scale, 1 / scale, 1.0, 1.0)) @ sample.arrays["lidar2img"][camera]
@@ -79,14 +91,50 @@ def _draw_all(
     *,
     labels: bool,
 ) -> None:
+    """The ground truth and the teacher's boxes in space, as a camera sees them."""
+    _draw(
+        ax,
+        sample,
+        {} if truth is None else projected_boxes(truth.boxes, lidar2img, size_wh),
+        {} if sample.boxes is None else projected_boxes(sample.boxes.boxes, lidar2img, size_wh),
+        size_wh,
+        labels=labels,
+    )
+
+
+def _draw_rectangles(
+    ax: Axes,
+    sample: Sample,
+    truth: GroundTruth | None,
+    scale_wh: tuple[float, float],
+    size_wh: tuple[int, int],
+    *,
+    labels: bool,
+) -> None:
+    """Likewise, of boxes on a picture that is drawn `scale_wh` times as large."""
+    found = [None if one is None else one.boxes * (scale_wh * 2) for one in (truth, sample.boxes)]
+    drawn = [
+        {} if boxes is None else {row: (rectangle(box), []) for row, box in enumerate(boxes)}
+        for boxes in found
+    ]
+    _draw(ax, sample, *drawn, size_wh, labels=labels)
+
+
+def _draw(
+    ax: Axes,
+    sample: Sample,
+    truth: Mapping[int, tuple[list[np.ndarray], list[np.ndarray]]],
+    drawn: Mapping[int, tuple[list[np.ndarray], list[np.ndarray]]],
+    size_wh: tuple[int, int],
+    *,
+    labels: bool,
+) -> None:
     """The ground truth dashed, and over it the teacher's boxes, sure ones on top."""
-    if truth is not None:
-        for edges, _ in projected_boxes(truth.boxes, lidar2img, size_wh).values():
-            draw_lines(ax, edges, TRUTH, pen_points(size_wh[0]), dashed=True)
+    for edges, _ in truth.values():
+        draw_lines(ax, edges, TRUTH, pen_points(size_wh[0]), dashed=True)
     if sample.boxes is None:
         return
     boxes, colours = sample.boxes, score_colours(sample.boxes.scores)
-    drawn = projected_boxes(boxes.boxes, lidar2img, size_wh)
     for row in sorted(drawn, key=lambda row: boxes.scores[row]):
         edges, cross = drawn[row]
         draw_lines(ax, edges, colours[row], pen_points(size_wh[0]))

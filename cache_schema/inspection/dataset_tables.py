@@ -40,7 +40,10 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Annotated boxes (n, 7) in the LiDAR frame: x, y, z of the centre, l, w, h, yaw; and labels (n,)."""
+    """Annotated boxes (n, 7) in the LiDAR frame: x, y, z of the centre, l, w, h, yaw; and labels (n,).
+
+    On a picture: (n, 4), x1, y1, x2, y2 in its pixels.
+    """
 
     boxes: np.ndarray
     labels: np.ndarray

@@ -9,7 +9,8 @@ from cache_schema.errors import CacheError
 from cache_schema.inspection.bev_panels import bev_panels, draw_bev
 from cache_schema.inspection.camera_panels import camera_seats, draw_image, draw_pv, pv_colours
 from cache_schema.inspection.canvas import INK, PAPER, require_matplotlib, score_map
-from cache_schema.inspection.dataset_tables import DatasetTables, GroundTruth
+from cache_schema.inspection.coco_folder import dataset_of
+from cache_schema.inspection.dataset_tables import GroundTruth
 from cache_schema.inspection.sample import Sample
 
 if TYPE_CHECKING:
@@ -32,14 +33,15 @@ def draw_sample(sample: Sample, png: Path, dataroot: Path | None = None) -> None
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    panels = bev_panels(sample)
+    panels = [] if sample.on_picture else bev_panels(sample)
     cameras = camera_seats(sample.spec.inputs.camera_order)
     height, width = sample.spec.inputs.image_shape[:2]
-    rows = -(-len(cameras) // _COLUMNS)
-    camera_block_in = rows * (_WIDTH_IN / _COLUMNS * height / width + 0.2)
+    columns = min(len(cameras) + 1, _COLUMNS)
+    rows = -(-len(cameras) // columns)
+    camera_block_in = rows * (_WIDTH_IN / columns * height / width + 0.2)
     files = truth = None
     if dataroot is not None:
-        tables = DatasetTables(dataroot, sample.spec.dataset.version)
+        tables = dataset_of(sample.spec, dataroot)
         files = tables.image_files(sample.token, sample.spec.inputs.camera_order)
         truth = tables.ground_truth(sample.token, sample.spec.outputs.class_names)
 
@@ -65,11 +67,11 @@ def draw_sample(sample: Sample, png: Path, dataroot: Path | None = None) -> None
             draw_bev(ax, sample, truth, *panel)
     if files:
         paths = list(files.values())
-        for ax, camera in zip(_grid(parts["images"], rows, _COLUMNS), cameras, strict=False):
+        for ax, camera in zip(_grid(parts["images"], rows, columns), cameras, strict=False):
             draw_image(ax, sample, truth, camera, paths[camera])
     if sample.finest_pv:
         colours = pv_colours(sample)
-        for ax, camera in zip(_grid(parts["maps"], rows, _COLUMNS), cameras, strict=False):
+        for ax, camera in zip(_grid(parts["maps"], rows, columns), cameras, strict=False):
             draw_pv(ax, sample, truth, camera, colours)
     _save(figure, png)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache_schema.array_spec import BEV_MAP, IMAGE_MAP
-from cache_schema.detections import DETECTION_ARRAYS
-from cache_schema.inspection.boxes import ScoredBoxes, best_boxes
+from cache_schema.detections import DETECTION_ARRAYS, DETECTION_BOXES
+from cache_schema.inspection.boxes import PICTURE_NUMBERS, ScoredBoxes, best_boxes
 from cache_schema.inspection.tables import aligned, shape_text
 from cache_schema.inspection.teacher_values import teacher_values
 from cache_schema.reader import TargetReader
@@ -37,6 +37,12 @@ class Sample:
     masks: dict[str, np.ndarray]
     range_m: tuple[float, ...]
     boxes: ScoredBoxes | None
+
+    @property
+    def on_picture(self) -> bool:
+        """Whether its boxes are on a picture, and not in space."""
+        shapes = {array.name: array.shape for array in self.spec.arrays}
+        return shapes.get(DETECTION_BOXES, (0, 9))[-1] == PICTURE_NUMBERS
 
     @property
     def finest_pv(self) -> str | None:
@@ -101,7 +107,9 @@ def statistics(sample: Sample) -> str:
     about = [
         ("sample", sample.token),
         ("scene", sample.scene_name),
-        ("taken at", f"{sample.timestamp_us} µs"),
+        ("place", f"{sample.timestamp_us} in the annotations")
+        if sample.on_picture
+        else ("taken at", f"{sample.timestamp_us} µs"),
         ("boxes", _about_boxes(sample)),
     ]
     return "\n".join([*aligned(about), "", *aligned(rows, right=range(3, 9))])

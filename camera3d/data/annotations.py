@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 from nuscenes.eval.detection.utils import category_to_detection_name
 
-from camera3d.data.index import text_column
+from camera3d.data.split_index import text_column
 from camera3d.geometry import (
     Float64,
     box_yaw,

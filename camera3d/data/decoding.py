@@ -16,6 +16,7 @@ import simplejpeg
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _COLOUR_JPEG = ("YCbCr", "RGB")
+_GREY_JPEG = "Gray"
 
 
 class Undecodable(Exception):
@@ -24,6 +25,15 @@ class Undecodable(Exception):
 
 def read_image(path: Path) -> np.ndarray:
     """The image (h, w, 3) uint8 BGR in a file. Raises Undecodable."""
+    return _read(path, any_colour=False)
+
+
+def read_any_colour(path: Path) -> np.ndarray:
+    """`read_image` for pictures of many sources: grey ones, and those with a palette or opacity, as BGR."""
+    return _read(path, any_colour=True)
+
+
+def _read(path: Path, *, any_colour: bool) -> np.ndarray:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -32,7 +42,8 @@ def read_image(path: Path) -> np.ndarray:
         raise Undecodable(f"cannot be read ({error.strerror})") from error
     if not content:
         raise Undecodable("empty")
-    return _decoded_jpeg(content) if content.startswith(JPEG_START) else _decoded(content)
+    decoded = _decoded_jpeg if content.startswith(JPEG_START) else _decoded
+    return decoded(content, any_colour)
 
 
 def jpeg_tail_fault(tail: bytes) -> str | None:
@@ -40,20 +51,24 @@ def jpeg_tail_fault(tail: bytes) -> str | None:
     return None if tail.rstrip(b"\0").endswith(JPEG_END) else "truncated (no end marker)"
 
 
-def _decoded_jpeg(content: bytes) -> np.ndarray:
+def _decoded_jpeg(content: bytes, any_colour: bool) -> np.ndarray:
     if fault := jpeg_tail_fault(content):
         raise Undecodable(fault)
     try:
         _, _, colours, _ = simplejpeg.decode_jpeg_header(content)
-        if colours not in _COLOUR_JPEG:
+        if any_colour and colours not in (*_COLOUR_JPEG, _GREY_JPEG):
+            return _decoded(content, any_colour)  # four inks, which simplejpeg does not mix
+        if colours not in _COLOUR_JPEG and not any_colour:
             raise Undecodable(f"not an 8-bit colour image (a JPEG in {colours})")
         return simplejpeg.decode_jpeg(content, colorspace="BGR", strict=True)
     except ValueError as error:
         raise Undecodable(f"damaged ({error})") from error
 
 
-def _decoded(content: bytes) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+def _decoded(content: bytes, any_colour: bool) -> np.ndarray:
+    # A turn that the file's metadata asks for is not made: boxes are of the pixels as they are stored.
+    flag = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if any_colour else cv2.IMREAD_UNCHANGED
+    image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
     if image is None:
         raise Undecodable("cannot be decoded")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

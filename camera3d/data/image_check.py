@@ -10,19 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
-from camera3d.data.decoding import JPEG_START, Undecodable, jpeg_tail_fault, read_image
-from camera3d.data.index import Frame
+from camera3d.data.decoding import JPEG_START, Undecodable, jpeg_tail_fault, read_any_colour, read_image
 from camera3d.errors import ImagesBroken, shown
 
 _TAIL_BYTES = 4096
 
 
+class FrameFiles(Protocol):
+    """Of a frame, which files it has, relative to the dataroot, and whether they may be grey."""
+
+    image_paths: tuple[str, ...]
+    any_colour: bool
+
+
 def check_images(
     dataroot: str | Path,
-    frames: Iterable[Frame],
+    frames: Iterable[FrameFiles],
     jobs: int = 8,
     progress: bool = True,
     *,
@@ -37,9 +44,9 @@ def check_images(
     frames), ten of them in the message. `jobs` threads; `progress` shows a bar on stderr.
     """
     root, fault_of = Path(dataroot), decoding_fault if decode else image_fault
-    paths = list(dict.fromkeys(path for frame in frames for path in frame.image_paths))
+    paths = {path: frame.any_colour for frame in frames for path in frame.image_paths}
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        faults = pool.map(lambda path: fault_of(root / path), paths)
+        faults = pool.map(lambda file: fault_of(root / file[0], any_colour=file[1]), paths.items())
         bar = tqdm(faults, total=len(paths), desc="checking images", unit="file", disable=not progress)
         broken = [(path, fault) for path, fault in zip(paths, bar, strict=True) if fault]
     if broken:
@@ -52,7 +59,7 @@ def check_images(
     return len(paths)
 
 
-def image_fault(path: Path) -> str | None:
+def image_fault(path: Path, *, any_colour: bool = False) -> str | None:
     """What is wrong with an image file, in a few words; None when it is whole."""
     try:
         with path.open("rb") as file:
@@ -70,13 +77,13 @@ def image_fault(path: Path) -> str | None:
         return jpeg_tail_fault(tail)
     if path.suffix.lower() in {".jpg", ".jpeg"}:
         return "not a JPEG (no start marker)"
-    return decoding_fault(path)
+    return decoding_fault(path, any_colour=any_colour)
 
 
-def decoding_fault(path: Path) -> str | None:
+def decoding_fault(path: Path, *, any_colour: bool = False) -> str | None:
     """What keeps an image file from being decoded, in a few words; None when it is whole."""
     try:
-        read_image(path)
+        (read_any_colour if any_colour else read_image)(path)
     except Undecodable as fault:
         return str(fault)
     return None

@@ -1,10 +1,11 @@
-"""From six image files to the array a detector reads.
+"""From the image files of a frame to the array a detector reads.
 
 The official order, which matters to the last digits: float32, photometric distortion (training), normalise,
 resize, pad. Normalising before resizing and padding after it makes the padding zero in normalised units.
-Another official order, `pillow_keep_bottom`: resize the 8-bit picture, crop, normalise; nothing is padded.
+Two other official orders: `pillow_keep_bottom`, resize the 8-bit picture, crop, normalise; nothing is padded;
+and `keep_ratio`, resize the 8-bit picture until it fits, normalise, pad.
 Sources: transform_3d.py, augmentation.py and the pipelines in the configs of Li et al., ECCV 2022; the
-evaluation pipeline of Li et al., AAAI 2023.
+evaluation pipeline of Li et al., AAAI 2023; Resize and DetDataPreprocessor of mmdet 3.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import mmcv
 import numpy as np
 from PIL import Image
 
-from camera3d.data.decoding import Undecodable, read_image
+from camera3d.data.decoding import Undecodable, read_any_colour, read_image
 from camera3d.data.index import Frame
 from camera3d.data.photometric import PhotometricDistortion
 from camera3d.errors import ConfigInvalid, ImagesBroken, shown
 from camera3d.geometry import Float64
 
-RESIZES = OPENCV, PILLOW_KEEP_BOTTOM = ("opencv", "pillow_keep_bottom")
+RESIZES = OPENCV, PILLOW_KEEP_BOTTOM, KEEP_RATIO = ("opencv", "pillow_keep_bottom", "keep_ratio")
+OPTIONAL = ("resize", "fit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,10 @@ class ImagePipeline:
         resize: `opencv` normalises, then resizes bilinearly and pads at the bottom and on the right.
             `pillow_keep_bottom` resizes the 8-bit picture with Pillow's bicubic filter and keeps the lowest
             rows and the middle columns that `pad_hw` has place for, then normalises.
+            `keep_ratio` resizes the 8-bit picture bilinearly, normalises and pads as `opencv` does; for
+            pictures that differ in size.
+        fit: of `keep_ratio`: before `scale` counts, a picture is made as large as it can be with its short
+            side within the first and its long side within the second number of pixels.
         distortion: what `load` and `prepare` apply when they are given a generator. Not part of `to_dict`:
             it is the trainer's choice, and no fact about the input of a teacher.
 
@@ -50,16 +56,18 @@ class ImagePipeline:
     std: tuple[float, float, float]
     to_rgb: bool
     resize: str = OPENCV
+    fit: tuple[int, int] | None = None
     distortion: PhotometricDistortion = field(default_factory=PhotometricDistortion)
 
     def __post_init__(self) -> None:
         faults = []
-        for name, length in (("pad_hw", 2), ("mean", 3), ("std", 3)):
+        lengths = {"pad_hw": 2, "mean": 3, "std": 3} | ({} if self.fit is None else {"fit": 2})
+        for name, length in lengths.items():
             value = getattr(self, name)
             if not isinstance(value, Sequence) or len(value) != length or not all(map(_is_number, value)):
                 faults.append(f"{name}: expected {length} numbers, got {value!r}")
             else:
-                kind = int if name == "pad_hw" else float
+                kind = int if name in ("pad_hw", "fit") else float
                 object.__setattr__(self, name, tuple(kind(number) for number in value))
         if not faults and (min(self.pad_hw) <= 0 or min(self.std) <= 0):
             faults.append(f"pad_hw and std: expected numbers > 0, got {self.pad_hw} and {self.std}")
@@ -69,25 +77,30 @@ class ImagePipeline:
             faults.append(f"to_rgb: expected true or false, got {self.to_rgb!r}")
         if self.resize not in RESIZES:
             faults.append(f"resize: expected one of {', '.join(RESIZES)}, got {self.resize!r}")
+        if (self.fit is None) == (self.resize == KEEP_RATIO):
+            faults.append(f"fit: goes with resize='{KEEP_RATIO}', got {self.fit!r} with {self.resize!r}")
+        elif self.fit is not None and not faults and not 0 < self.fit[0] <= self.fit[1]:
+            faults.append(f"fit: expected the short side, then the long side, > 0, got {self.fit!r}")
         if faults:
             raise ConfigInvalid(f"the image pipeline of the config cannot work:\n{shown(faults)}")
 
     @classmethod
     def from_config(cls, config: Mapping) -> ImagePipeline:
-        """From a dict with scale, pad_hw, mean, std, to_rgb and perhaps resize.
+        """From a dict with scale, pad_hw, mean, std, to_rgb and perhaps resize and fit.
 
         Raises ConfigInvalid, naming every bad key.
         """
         expected = {f.name for f in fields(cls)} - {"distortion"}
-        faults = [f"{name}: missing" for name in sorted(expected - {"resize"} - set(config))]
+        faults = [f"{name}: missing" for name in sorted(expected - set(OPTIONAL) - set(config))]
         faults += [f"{name}: unknown" for name in sorted(set(config) - expected)]
         if faults:
             raise ConfigInvalid(f"the image pipeline of the config needs other keys:\n{shown(faults)}")
         return cls(**config)
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON-ready facts that `from_config` takes; `resize` where it is not `opencv`."""
+        """The JSON-ready facts that `from_config` takes; `resize` where it is not `opencv`, `fit` with it."""
         left_out = {"distortion"} | ({"resize"} if self.resize == OPENCV else set())
+        left_out |= {"fit"} if self.fit is None else set()
         facts = {name: value for name, value in asdict(self).items() if name not in left_out}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
 
@@ -106,6 +119,13 @@ class ImagePipeline:
         self, images_bgr: Sequence[np.ndarray], lidar2img: np.ndarray, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, Float64]:
         """`load` for images in memory: (h, w, 3) uint8 BGR each, with `lidar2img` (N, 4, 4) to match."""
+        pictures = self.pictures(images_bgr, rng)
+        return pictures, self.scale_lidar2img(lidar2img, images_bgr[0].shape[:2])
+
+    def pictures(
+        self, images_bgr: Sequence[np.ndarray], rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """(N, 3, H, W) float32 of images (h, w, 3) uint8 BGR; `size_after_scaling` is what is no padding."""
         height, width = self.pad_hw
         prepared = np.zeros((len(images_bgr), 3, height, width), dtype=np.float32)
         for slot, image in zip(prepared, images_bgr, strict=True):
@@ -115,6 +135,8 @@ class ImagePipeline:
                 left, top = self._cut(image.shape[:2])
                 box = (left, top, left + width, top + height)
                 image, (h, w) = np.asarray(Image.fromarray(image).resize((w, h)).crop(box)), self.pad_hw
+            elif self.resize == KEEP_RATIO:
+                image = mmcv.imresize(image, (w, h))
             image = image.astype(np.float32)
             if rng is not None:
                 image = self.distortion(image, rng)
@@ -122,7 +144,7 @@ class ImagePipeline:
             if (h, w) != image.shape[:2]:
                 image = mmcv.imresize(image, (w, h))
             slot[:, :h, :w] = image.transpose(2, 0, 1)
-        return prepared, self.scale_lidar2img(lidar2img, images_bgr[0].shape[:2])
+        return prepared
 
     def require_fit(self, *image_hws: Sequence[int]) -> None:
         """Raise ConfigInvalid unless images of these heights and widths fit into pad_hw once scaled."""
@@ -143,7 +165,11 @@ class ImagePipeline:
                 )
 
     def size_after_scaling(self, image_hw: Sequence[int]) -> tuple[int, int]:
-        """Height and width before padding; rounded down, as in the official code."""
+        """Height and width before padding; rounded as in the official codes."""
+        if self.resize == KEEP_RATIO:
+            short, long = self.fit
+            factor = self.scale * min(short / min(image_hw), long / max(image_hw))
+            return tuple(max(1, int(side * factor + 0.5)) for side in image_hw)
         return int(image_hw[0] * self.scale), int(image_hw[1] * self.scale)
 
     def image_transform(self, image_hw: Sequence[int] | None = None) -> Float64:
@@ -169,12 +195,17 @@ class ImagePipeline:
         return (width - self.pad_hw[1]) // 2, height - self.pad_hw[0]
 
 
-def read_images(paths: Sequence[str], dataroot: str | Path) -> list[np.ndarray]:
-    """Images (h, w, 3) uint8 BGR. Raises ImagesBroken, naming every file that cannot be read."""
+def read_images(paths: Sequence[str], dataroot: str | Path, *, any_colour: bool = False) -> list[np.ndarray]:
+    """Images (h, w, 3) uint8 BGR. Raises ImagesBroken, naming every file that cannot be read.
+
+    Args:
+        any_colour: see `read_any_colour`.
+    """
+    read = read_any_colour if any_colour else read_image
     images, broken = [], []
     for path in paths:
         try:
-            images.append(read_image(Path(dataroot) / path))
+            images.append(read(Path(dataroot) / path))
         except Undecodable as fault:
             broken.append((path, str(fault)))
     if broken:

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from camera3d.data.index import COLUMNS, NuScenesIndex, SceneRows, text_column
+from camera3d.data.index import COLUMNS, NuScenesIndex
+from camera3d.data.split_index import SceneRows, text_column
 from camera3d.errors import ConfigInvalid, ShapeMismatch, shown
 from camera3d.files import replaced
 

@@ -14,9 +14,10 @@ import numpy as np
 from camera3d.data.annotations import Poses, annotation_columns
 from camera3d.data.can_bus import CanBusMessages
 from camera3d.data.devkit import check_dataroot, open_nuscenes
-from camera3d.data.index import NuScenesIndex, SceneRows, check_scene_names, text_column
+from camera3d.data.index import NuScenesIndex
 from camera3d.data.names import CAMERA_NAMES, CLASS_NAMES
 from camera3d.data.scene_chain import MAX_GAP_S, sample_chains
+from camera3d.data.split_index import SceneRows, check_scene_names, text_column
 from camera3d.data.splits import check_split, fitting_splits, scene_names_of_split
 from camera3d.errors import ImagesBroken, SplitMismatch, shown
 from camera3d.geometry import lidar_to_image, rigid_transform

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from camera3d.data.can_bus import relative_can_bus
+from camera3d.data.coco.frames import SIZES
 from camera3d.data.images import ImagePipeline
 from camera3d.data.index import Frame, NuScenesIndex
 from camera3d.data.lidar_depth import LIDAR_DEPTH, lidar_depth
@@ -241,14 +242,14 @@ class NuScenesQueueDataset(Dataset):
 
 
 def collate_queue(batch: Sequence[Mapping[str, object]] | Failure) -> dict[str, object] | Failure:
-    """Items of NuScenesQueueDataset to one batch; a failure to read them goes on as it is.
+    """Items of a training dataset to one batch; a failure to read them goes on as it is.
 
     Returns `inputs` with stacked tensors, `data_samples` as a list and, when transforms added something,
     `extras`: by name a list with one entry a sample, since what they add may be as long as it likes.
     """
     if isinstance(batch, Failure):
         return batch
-    names = [name for name in (*INPUT_NAMES, *EXTRA_INPUT_NAMES) if name in batch[0]]
+    names = [name for name in (*INPUT_NAMES, *EXTRA_INPUT_NAMES, *SIZES) if name in batch[0]]
     inputs: dict[str, Tensor] = {name: torch.stack([item[name] for item in batch]) for name in names}
     collated = {"inputs": inputs, "data_samples": [item["data_samples"] for item in batch]}
     extras = [name for name in batch[0] if name not in (*names, "data_samples")]

@@ -11,16 +11,17 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
+from camera3d.data.datasets import streaming_frames
 from camera3d.data.images import ImagePipeline
-from camera3d.data.index import NuScenesIndex, Scene
-from camera3d.data.streaming import StreamingFrames, StreamingItem
+from camera3d.data.split_index import Scene, SplitIndex
+from camera3d.data.streaming import StreamingItem
 from camera3d.data.worker_errors import Failure, TellingLoader, or_failure
 
 
 class _GuardedFrames(Dataset):
     """Frames or failures."""
 
-    def __init__(self, frames: StreamingFrames) -> None:
+    def __init__(self, frames: Dataset) -> None:
         self._frames = frames
 
     def __getitem__(self, row: int) -> StreamingItem | Failure:
@@ -41,7 +42,7 @@ class SceneFrames:
 
     def __init__(
         self,
-        index: NuScenesIndex,
+        index: SplitIndex,
         pipeline: ImagePipeline,
         dataroot: str | Path,
         *,
@@ -53,7 +54,7 @@ class SceneFrames:
         self._skip = skip
         self._begun: deque[Scene] = deque()
         loader = TellingLoader(
-            _GuardedFrames(StreamingFrames(index, pipeline, dataroot)),
+            _GuardedFrames(streaming_frames(index, pipeline, dataroot)),
             batch_size=None,
             sampler=_Rows(self._rows),
             num_workers=workers,

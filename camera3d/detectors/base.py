@@ -10,6 +10,7 @@ from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
+from camera3d.boxes import BOXES_3D, BoxKind
 from camera3d.detectors.history import History, QueueHistory
 from camera3d.detectors.protocol import Detections, GroundTruth, Outputs, OutputSpec, TeacherHead
 from camera3d.detectors.samples import ground_truth, with_detections
@@ -25,6 +26,7 @@ class CameraDetector(Base3DDetector):
 
     numerics_version = 1
     class_names: tuple[str, ...]
+    box_kind: BoxKind = BOXES_3D
     inputs: tuple[str, ...] = ("images", "lidar2img")
     training_inputs: tuple[str, ...] = ()
     has_state = False

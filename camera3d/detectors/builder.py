@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mmengine.registry import init_default_scope
 import camera3d.detectors.bevdepth.detector
 import camera3d.detectors.bevformer.detector
 import camera3d.detectors.detr3d.detector
+import camera3d.detectors.image2d.detector
 import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution
 from camera3d.config_check import check_config
 from camera3d.config_files import find_config
@@ -40,7 +42,10 @@ def load_config(config: str | Path | Config, overrides: Mapping[str, object] | N
         return config
     path = find_config(config)
     try:
-        config = Config.fromfile(path)
+        with warnings.catch_warnings():
+            # mmengine finds mmdet's own configs through it.
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            config = Config.fromfile(path)
     except (ImportError, SyntaxError, NameError, KeyError, TypeError, OSError) as error:
         raise ConfigInvalid(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     name = f"config {path}"
@@ -52,6 +57,9 @@ def load_config(config: str | Path | Config, overrides: Mapping[str, object] | N
             raise ConfigInvalid(f"--cfg-options {dict(overrides)} does not fit {path}: {error}") from error
     _require_parts(config, name)
     init_default_scope("mmdet3d")
+    kind = MODELS.get(config.model.get("type")) if isinstance(config.model.get("type"), str) else None
+    if hasattr(kind, "resolved"):
+        config.model = kind.resolved(config.model.to_dict())
     check_config(config, name)
     return config
 

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from camera3d.boxes import BoxKind
 from camera3d.detectors.history import History
 
 # Role of an output.
@@ -68,9 +69,10 @@ def with_role(specs: Sequence[OutputSpec], role: str) -> list[OutputSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """Decoded boxes of one sample: (n, 9) in our convention (camera3d.boxes), scores (n,), labels (n,).
+    """Decoded boxes of one sample, best first: boxes, scores (n,), labels (n,).
 
-    Best first.
+    3D boxes are (n, 9) in our convention; 2D boxes (n, 4): x1, y1, x2, y2 in pixels of the picture as it is
+    in its file. See camera3d.boxes; `Detector.box_kind` says which of them.
     """
 
     boxes: Tensor
@@ -84,7 +86,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """One sample's boxes, (n, 9) in our convention, and labels, (n,)."""
+    """One sample's boxes, see Detections, and labels, (n,)."""
 
     boxes: Tensor
     labels: Tensor
@@ -111,6 +113,7 @@ class Detector(Protocol):
 
     Attributes:
         class_names: order of the labels.
+        box_kind: what its boxes are: BOXES_3D or BOXES_2D of camera3d.boxes.
         inputs: names of the tensors of a frame that `encode` reads, see camera3d.data.streaming.
         training_inputs: of a frame, what `training_outputs` and `streamed_outputs` read besides, such as
             `lidar_depth`.
@@ -120,6 +123,7 @@ class Detector(Protocol):
     """
 
     class_names: tuple[str, ...]
+    box_kind: BoxKind
     inputs: tuple[str, ...]
     numerics_version: int
     has_state: bool

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from nuscenes import NuScenes
 
-from camera3d.data import ImagePipeline, NuScenesIndex
+from camera3d.data import ImagePipeline, SplitIndex
 from camera3d.data.devkit import open_nuscenes
 from camera3d.data.scene_shares import scenes_of_part
 from camera3d.detectors import Detector
 from camera3d.detectors.protocol import Detections
 from camera3d.errors import Camera3DError, ConfigInvalid
+from camera3d.evaluation.coco import CocoMetrics, evaluate_pictures
 from camera3d.evaluation.metrics import Metrics
 from camera3d.evaluation.predict import predict_split
 from camera3d.evaluation.results_file import RESULTS_NAME, check_writable, write_results
@@ -26,7 +27,7 @@ from camera3d.evaluation.submission import Pose, check_class_names, submission_b
 
 def evaluate_detector(
     detector: Detector,
-    index: NuScenesIndex,
+    index: SplitIndex,
     pipeline: ImagePipeline,
     dataroot: str | Path,
     *,
@@ -37,7 +38,7 @@ def evaluate_detector(
     workers: int = 2,
     autocast_dtype: torch.dtype | None = None,
     progress: bool = True,
-) -> Metrics:
+) -> Metrics | CocoMetrics:
     """Predict a split and score it. Every module is afterwards in the mode it was in.
 
     Where torch.distributed is initialised, every process must call this: each predicts a part of the scenes,
@@ -46,7 +47,8 @@ def evaluate_detector(
     Args:
         detector: without a DistributedDataParallel around it.
         index: of all samples of `split`.
-        out_dir: where to leave results_nusc.json, metrics.json and metrics_summary.json; None: nowhere.
+        out_dir: where to leave the results JSON, metrics.json and what else the dataset's evaluation has;
+            None: nowhere.
         workers: processes that read images ahead, for each process.
         autocast_dtype: see `predict_split`.
 
@@ -61,7 +63,9 @@ def evaluate_detector(
             f"the index holds split {index.split!r} of {index.version}; {split!r} of {version} is to be"
             " evaluated. Build the index of that split."
         )
-    check_class_names(detector.class_names)
+    evaluate_found = SCORERS[index.dataset]
+    if evaluate_found is evaluate_detections:
+        check_class_names(detector.class_names)
     with all_ranks() as ranks:
         if (refusal := ranks.from_first(_refusal(out_dir) if ranks.rank == 0 else None)) is not None:
             raise refusal
@@ -88,7 +92,7 @@ def evaluate_detector(
         if gathered is not None:
             try:
                 detections = _in_order(index, gathered)
-                outcome = evaluate_detections(
+                outcome = evaluate_found(
                     detections, detector.class_names, dataroot, version=version, split=split, out_dir=out_dir
                 )
             except Camera3DError as error:
@@ -130,6 +134,10 @@ def evaluate_detections(
         return score(results, dataroot, version, split, out_dir, nusc=nusc)
 
 
+# By what a dataset is called: detections of a whole split to metrics.
+SCORERS = {"nuscenes": evaluate_detections, "coco": evaluate_pictures}
+
+
 def poses_of(nusc: NuScenes, sample_token: str) -> dict[str, Pose]:
     """`lidar_to_ego` and `ego_to_global` when LIDAR_TOP fired, of one sample."""
     lidar = nusc.get("sample_data", nusc.get("sample", sample_token)["data"]["LIDAR_TOP"])
@@ -149,7 +157,7 @@ def _refusal(out_dir: str | Path | None) -> Camera3DError | None:
     return None
 
 
-def _in_order(index: NuScenesIndex, gathered: list) -> Iterator[tuple[str, Detections]]:
+def _in_order(index: SplitIndex, gathered: list) -> Iterator[tuple[str, Detections]]:
     """The detections of all processes in the order of the index, so that no file depends on their number."""
     for found in gathered:
         if isinstance(found, Camera3DError):
@@ -158,7 +166,7 @@ def _in_order(index: NuScenesIndex, gathered: list) -> Iterator[tuple[str, Detec
     return ((frame_token, by_token[frame_token]) for frame_token in _tokens(index))
 
 
-def _tokens(index: NuScenesIndex) -> Iterator[str]:
+def _tokens(index: SplitIndex) -> Iterator[str]:
     return (token.decode() for token in index.columns["sample_token"].tolist())
 
 

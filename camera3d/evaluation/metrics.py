@@ -81,6 +81,11 @@ class Metrics:
             per_class=per_class,
         )
 
+    @property
+    def summary(self) -> dict[str, float]:
+        """By name; the first number is what checkpoints are chosen by."""
+        return {"NDS": self.nds, "mAP": self.mean_ap, **self.tp_errors}
+
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
@@ -102,8 +107,7 @@ class Metrics:
 
     def table(self) -> str:
         """The summary and one line a class, to be printed."""
-        summary = {"NDS": self.nds, "mAP": self.mean_ap, **self.tp_errors}
-        lines = [f"{name:<5} {value:.4f}" for name, value in summary.items()]
+        lines = [f"{name:<5} {value:.4f}" for name, value in self.summary.items()]
         lines += ["", f"{'class':<20}" + "".join(f"{n:>8}" for n in ("AP", *TP_ERRORS.values()))]
         for row in self.per_class:
             values = (row.ap, *row.tp_errors.values())

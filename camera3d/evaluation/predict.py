@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from camera3d.data import ImagePipeline, NuScenesIndex
+from camera3d.data import ImagePipeline, SplitIndex
 from camera3d.data.scene_frames import SceneFrames
 from camera3d.detectors import Detector
 from camera3d.detectors.protocol import Detections
@@ -19,7 +19,7 @@ from camera3d.streaming import detections_of, run_scene
 
 def predict_split(
     detector: Detector,
-    index: NuScenesIndex,
+    index: SplitIndex,
     pipeline: ImagePipeline,
     dataroot: str | Path,
     *,

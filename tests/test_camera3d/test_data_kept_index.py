@@ -16,8 +16,9 @@ from index_cases import assert_same
 from nuscenes_tables import edit_table
 
 from camera3d.data import NuScenesIndex, build_index, load_or_build_index
-from camera3d.data.index import COLUMNS, SceneRows, text_column
+from camera3d.data.index import COLUMNS
 from camera3d.data.index_file import ENTRIES
+from camera3d.data.split_index import SceneRows, text_column
 from camera3d.errors import ConfigInvalid
 
 pytestmark = pytest.mark.filterwarnings("ignore:nuScenes v1")

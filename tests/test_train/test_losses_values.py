@@ -12,6 +12,7 @@ from torch import nn
 from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
 from train.losses import (
     AreaL2,
+    ChannelWiseDivergence,
     FocalSampling,
     ImageFocalSampling,
     MaskedGeneration,
@@ -29,6 +30,39 @@ def test_area_l2_by_hand():
     area[0, 0, 0, 0], area[0, 1, 0, 2] = 1, 3
     assert AreaL2(weight=2.0)(student, teacher, area) == 2 * (1 * 10 + 3 * 2) / 4
     assert AreaL2()(student, teacher, area > 0) == (10 + 2) / 2
+
+
+def test_area_l2_as_a_sum():
+    student, teacher = torch.zeros(2, 1, 2, 1, 3), torch.zeros(2, 1, 2, 1, 3)
+    student[0, 0, :, 0, 0] = torch.tensor([3.0, 1.0])
+    area = torch.zeros(2, 1, 1, 3, dtype=torch.bool)
+    area[0, 0, 0, :2] = True
+    # Two cells, not divided by two; two samples, one of them without an area.
+    assert AreaL2(weight=2.0, reduction="sum")(student, teacher, area) == 2 * 10 / 2
+    with pytest.raises(ValueError, match="reduction: expected mean or sum, got 'none'"):
+        AreaL2(reduction="none")
+
+
+def test_divergence_over_some_positions():
+    """As if the map had these positions alone; nothing outside gets a gradient, an empty image gives zero."""
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, 1, 3, 4, 5, generator=rng) for _ in range(2))
+    student.requires_grad_(True)
+    where = torch.zeros(2, 1, 4, 5, dtype=torch.bool)
+    where[0, 0, 1:3, 2:5] = True
+    divergence = ChannelWiseDivergence()
+    loss = divergence(student, teacher, where)
+    (gradient,) = torch.autograd.grad(loss, student)
+    cut = student[:1, :, :, 1:3, 2:5].detach().requires_grad_(True)
+    wanted = divergence(cut, teacher[:1, :, :, 1:3, 2:5])
+    (inside,) = torch.autograd.grad(wanted, cut)
+    torch.testing.assert_close(loss, wanted / 2)
+    torch.testing.assert_close(gradient[:1, :, :, 1:3, 2:5], inside / 2)
+    assert not gradient[:1].masked_fill(where[:1, :, None], 0).any()
+    assert not gradient[1].any()
+    torch.testing.assert_close(
+        divergence(student, teacher, torch.ones_like(where)), divergence(student, teacher)
+    )
 
 
 class Seen(nn.Module):
@@ -208,3 +242,12 @@ def test_query_alignment_by_hand():
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert logits.item() == pytest.approx(0.75 * divergence, rel=1e-5)
     assert boxes.item() == pytest.approx(0.25 * (2.0 + 0.2 * 5.0), rel=1e-6)
+
+
+def test_query_alignment_of_boxes_on_pictures():
+    logits, boxes = torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 4)
+    moved = boxes + torch.tensor([0.1, 0.0, 0.2, 0.1])
+    _, distance = QueryAlignment(box_weight=5.0, code_weights=(1.0,) * 4)(
+        logits, moved, logits, boxes, torch.tensor([[0.5, 0.0]])
+    )
+    assert distance.item() == pytest.approx(5 * 0.4)

@@ -5,7 +5,7 @@ Shapes: N cameras, H W cells of a BEV map, h w cells of an image level, n boxes,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,11 +16,15 @@ from camera3d.boxes import move_boxes
 from camera3d.detectors import OutputSpec
 from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area, pv_areas
+from camera3d.picture_areas import box_areas, valid_cells
 from train.distillers.compared import BevPair, ComparedMaps, LevelPair
 from train.losses import gaussian_heatmap, resize_heatmap
 from train.losses.regions import Region
 from train.targets import TeacherTargets
 from train.targets.layout import TargetLayout
+
+# Of a frame, what places boxes on the student's maps.
+FRAME_NAMES = ("lidar2img", "lidar2ego", "image_hw", "valid_hw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class SampleAreas(NamedTuple):
     images: for each compared level (N, h, w) instance areas.
     heatmap: (H, W) float32, the ground truth's, on the teacher's BEV map.
     confidence: (Q,) float32, of the teacher's queries.
+    pictures: for each compared level (1, h, w) what is no padding; empty where pictures fill the input.
     """
 
     hidden_bev: Region | None
@@ -59,6 +64,7 @@ class SampleAreas(NamedTuple):
     images: tuple[Region, ...]
     heatmap: Region | None
     confidence: Region | None
+    pictures: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ class AreaArtist:
     A GPU would need a thousand small launches, and its host would wait for how many cells each area has.
 
     Attributes:
-        hidden_bev, bev, images, heatmap, confidence: what is drawn, see SampleAreas.
+        hidden_bev, bev, images, heatmap, confidence, pictures: what is drawn, see SampleAreas.
     """
 
     maps: ComparedMaps
@@ -78,44 +84,40 @@ class AreaArtist:
     images: bool = False
     heatmap: bool = False
     confidence: bool = False
+    pictures: bool = False
 
     @torch.no_grad()
-    def draw(
-        self,
-        truth: Tensor,
-        teacher: TeacherTargets,
-        lidar2img: Tensor,
-        lidar2ego: Tensor | None = None,
-    ) -> SampleAreas:
+    def draw(self, truth: Tensor, teacher: TeacherTargets, frame: Mapping[str, Tensor]) -> SampleAreas:
         """The areas of one sample.
 
         Args:
-            truth: (n, 9) annotated boxes.
+            truth: (n, 9) or (n, 4) annotated boxes.
             teacher: of this sample alone.
-            lidar2img: (N, 4, 4), LiDAR metres to pixels of the student's input.
-            lidar2ego: (4, 4), LiDAR to ego metres; None unless the BEV maps lie in the ego frame.
+            frame: what places them, of the student's input, see FRAME_NAMES: `lidar2img` (N, 4, 4), and
+                `lidar2ego` (4, 4) for BEV maps in the ego frame; of 2D boxes `image_hw` and `valid_hw` (2,).
         """
-        options, bev = self.options, self.maps.bev
+        options, bev, maps = self.options, self.maps.bev, self.maps
         limits = {"min_score": options.min_score, "at_most": options.at_most}
         drawn = self.hidden_bev or self.bev or self.images
         boxes = truth[:, :7] if options.ground_truth else truth[:0, :7]
         if options.queries and drawn:
             (detected,) = teacher.detected_boxes(**limits)
             boxes = torch.cat((boxes, detected[:, :7].to(boxes)))
-        images = image_areas(boxes, lidar2img, self.maps.levels, options) if self.images else []
+        images = level_areas(boxes, frame, maps.levels, options) if self.images else []
         if bev is not None and bev.student.frame == "ego":
-            boxes, truth = move_boxes(boxes, lidar2ego), move_boxes(truth, lidar2ego)
+            boxes, truth = move_boxes(boxes, frame["lidar2ego"]), move_boxes(truth, frame["lidar2ego"])
         return SampleAreas(
             hidden_bev=_bev_region(boxes, bev.student, bev, options) if self.hidden_bev else None,
             bev=_bev_region(boxes, bev.teacher, bev, options) if self.bev else None,
             images=tuple(map(Region.of, images)),
             heatmap=Region.of(heatmap(truth, bev)) if self.heatmap else None,
             confidence=Region.of(teacher.confidence(**limits)[0]) if self.confidence else None,
+            pictures=tuple(map(Region.of, picture_cells(frame, maps.levels))) if self.pictures else (),
         )
 
 
 class DrawAreas:
-    """Adds `areas` to an item of NuScenesQueueDataset that has its targets."""
+    """Adds `areas` to an item of a training dataset that has its targets."""
 
     def __init__(self, artist: AreaArtist, layout: TargetLayout) -> None:
         self.artist, self.layout = artist, layout
@@ -124,13 +126,39 @@ class DrawAreas:
         """The item with `areas`, a SampleAreas."""
         (truth,) = ground_truth([item["data_samples"]])
         teacher = TeacherTargets([item["targets"]], self.layout)
-        lidar2ego = item["lidar2ego"][-1] if "lidar2ego" in item else None
-        return item | {"areas": self.artist.draw(truth.boxes, teacher, item["lidar2img"][-1], lidar2ego)}
+        frame = {name: item[name][-1] for name in FRAME_NAMES if name in item}
+        return item | {"areas": self.artist.draw(truth.boxes, teacher, frame)}
 
 
 def bev_area_on(boxes: Tensor, own: OutputSpec, bev: BevPair, options: AreaOptions) -> Tensor:
     """(H, W) bool: instance areas on one of the two BEV maps."""
     return bev_area(boxes, map_hw=own.shape[-2:], xy_range_m=bev.xy_range_m, margin_m=options.bev_margin_m)
+
+
+def level_areas(
+    boxes: Tensor, frame: Mapping[str, Tensor], levels: Sequence[LevelPair], options: AreaOptions
+) -> list[Tensor]:
+    """For each level (N, h, w) bool; see `AreaArtist.draw`."""
+    if "valid_hw" not in frame:
+        return image_areas(boxes, frame["lidar2img"], levels, options)
+    return box_areas(
+        boxes,
+        image_hw=frame["image_hw"],
+        valid_hw=frame["valid_hw"],
+        map_hws=[level.student.shape[-2:] for level in levels],
+        strides=[level.student.stride for level in levels],
+        margin_cells=options.pv_margin_cells,
+    )
+
+
+def picture_cells(frame: Mapping[str, Tensor], levels: Sequence[LevelPair]) -> list[Tensor]:
+    """For each level (1, h, w) bool: the cells that are no padding. Empty where pictures fill the input."""
+    if "valid_hw" not in frame:
+        return []
+    return [
+        valid_cells(frame["valid_hw"], level.student.shape[-2:], level.student.stride)[None]
+        for level in levels
+    ]
 
 
 def image_areas(

@@ -40,6 +40,7 @@ def build_distiller(
         maps=maps,
         sampling=sampling_kind(teacher),
         projections=tuple(student.sampling_projections(teacher.head)),
+        query_numbers=teacher.specs["query_boxes"].shape[-1] if "query_boxes" in teacher.specs else None,
     )
     terms = {}
     for name, options in chosen.terms.items():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from camera3d.detectors import Detector, Outputs
 from camera3d.detectors.samples import ground_truth
-from train.distillers.areas import AreaArtist, SampleAreas
+from train.distillers.areas import FRAME_NAMES, AreaArtist, SampleAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.step import DistillationStep
 from train.losses import MaskedGenerator
@@ -120,12 +120,10 @@ class Distiller(BaseModel):
         if "areas" in extras:
             return extras["areas"]
         truths = ground_truth(data_samples)
-        lidar2ego = inputs["lidar2ego"][:, -1].cpu() if "lidar2ego" in inputs else [None] * len(truths)
+        placing = {name: inputs[name][:, -1].cpu() for name in FRAME_NAMES if name in inputs}
         areas = [
-            self.artist.draw(truth.boxes.cpu(), alone, lidar2img, to_ego)
-            for truth, alone, lidar2img, to_ego in zip(
-                truths, targets.on_host(), inputs["lidar2img"][:, -1].cpu(), lidar2ego, strict=True
-            )
+            self.artist.draw(truth.boxes.cpu(), alone, {name: values[b] for name, values in placing.items()})
+            for b, (truth, alone) in enumerate(zip(truths, targets.on_host(), strict=True))
         ]
         return self.data_preprocessor.cast_data(areas)
 

@@ -60,7 +60,7 @@ def compared_maps(
     if chosen.reads_images:
         try:
             levels = level_pairs(chosen.pv_levels, student, teacher)
-            faults += _level_faults(config.inputs.scale, levels, teacher)
+            faults += _level_faults(config.inputs, levels, teacher)
         except ValueError as error:
             faults.append(str(error))
     if bev is not None:
@@ -111,6 +111,7 @@ def area_artist(chosen: DistillerConfig, maps: ComparedMaps, teacher: TeacherDes
         images=any(need.areas and need.image_maps for need in needs),
         heatmap=any(need.heatmap for need in needs),
         confidence=any(need.confidence for need in needs),
+        pictures=any(need.whole_maps and need.image_maps for need in needs),
     )
 
 
@@ -147,8 +148,16 @@ def _query_faults(
     return []
 
 
-def _level_faults(scale: float, levels: Sequence[LevelPair], teacher: TeacherDescription) -> list[str]:
+def _level_faults(
+    inputs: Mapping[str, object], levels: Sequence[LevelPair], teacher: TeacherDescription
+) -> list[str]:
     faults = [] if levels else ["pv_levels: no image level to compare"]
+    fit = inputs.get("fit")
+    if (None if fit is None else tuple(fit)) != teacher.image_fit:
+        faults.append(
+            f"inputs.fit: {fit}, and the teacher's is {teacher.image_fit}: pictures of different sizes would"
+            " be scaled differently"
+        )
     for level in levels:
         own, wanted = level.student, level.teacher
         if own.shape != wanted.shape:
@@ -157,7 +166,7 @@ def _level_faults(scale: float, levels: Sequence[LevelPair], teacher: TeacherDes
             )
         # Camera pixels a cell, before any scaling: a student that sees another part of the image, or sees it
         # larger, has other things in its cells than the stored maps.
-        pixels = own.stride / scale, wanted.stride / teacher.image_scale
+        pixels = own.stride / inputs.scale, wanted.stride / teacher.image_scale
         if not math.isclose(*pixels):
             faults.append(
                 f"image level {level.number}: a cell covers {pixels[0]:g} camera pixels, the teacher's"

@@ -73,6 +73,11 @@ class DistillationStep:
         return [list(level) for level in zip(*(areas.images for areas in self._areas), strict=True)]
 
     @property
+    def pictures(self) -> list[list[Region]]:
+        """Likewise (1, h, w), the cells that are no padding; empty where pictures fill the input."""
+        return [list(level) for level in zip(*(areas.pictures for areas in self._areas), strict=True)]
+
+    @property
     def heatmap(self) -> list[Region]:
         """(H, W) in [0, 1] of each sample."""
         return [areas.heatmap for areas in self._areas]

@@ -9,44 +9,30 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from camera3d.data import (
     ImagePipeline,
-    NuScenesIndex,
     NuScenesQueueDataset,
     NuScenesSegmentDataset,
-    StreamingFrames,
+    SplitIndex,
     check_images,
     collate_queue,
+    streaming_frames,
 )
+from camera3d.data.coco.train_dataset import CocoTrainDataset
+from camera3d.data.datasets import COCO
 from camera3d.data.lidar_depth import LIDAR_DEPTH
 from camera3d.data.queue_dataset import INPUT_NAMES
-from camera3d.data.splits import fitting_splits
 from camera3d.data.worker_errors import TellingLoader
-from camera3d.errors import ImagesBroken, SplitMismatch
+from camera3d.errors import ConfigInvalid, ImagesBroken
 from train.engine.sampler import ResumableSampler, class_balanced_rows
 from train.engine.segments import SegmentOptions, SegmentSampler
 
 
-def default_splits(dataroot: str | Path, version: str) -> tuple[str, str]:
-    """The splits of a version that are meant for training and for validation.
-
-    Raises SplitMismatch when it has no such pair, so that they must be named.
-    """
-    splits = fitting_splits(dataroot, version)
-    pair = tuple(next((s for s in splits if s.endswith(end)), None) for end in ("train", "val"))
-    if None in pair:
-        raise SplitMismatch(
-            f"{version} has no pair of splits that end with train and val, but"
-            f" {', '.join(splits) or 'none'}. Name them with --split and --val-split."
-        )
-    return pair
-
-
 def train_loader(
     config: Config,
-    index: NuScenesIndex,
+    index: SplitIndex,
     dataroot: str | Path,
     *,
     batch_size: int,
@@ -57,6 +43,7 @@ def train_loader(
 ) -> DataLoader:
     """Shuffled queues, see NuScenesQueueDataset and ResumableSampler; or streams, see SegmentSampler.
 
+    Of a COCO-format dataset: shuffled pictures that have a box, see CocoTrainDataset.
     `history` of the config says which. `class_balanced` shows every class in equally many frames, see
     `class_balanced_rows`. `ground_truth_range` is where boxes count, in the LiDAR frame; without it the
     detector's `point_cloud_range` is. `lidar_depth` False reads no sweeps.
@@ -67,6 +54,20 @@ def train_loader(
     pipeline = ImagePipeline.from_config(config.inputs)
     pipeline.require_fit(*index.image_sizes)
     segments = SegmentOptions.from_config(config)
+    place = {"seed": seed, "rank": get_rank(), "world": get_world_size()}
+    if index.dataset == COCO:
+        if segments is not None:
+            raise ConfigInvalid("history='stream': pictures have no history. Leave it out of the config.")
+        dataset = CocoTrainDataset(
+            index,
+            pipeline,
+            dataroot,
+            distort=config.get("distort", True),
+            seed=seed,
+            transforms=transforms,
+        )
+        sampler = ResumableSampler(_rows(config, dataset, dataset.annotated_rows, seed), **place)
+        return _loader(dataset, sampler, batch_size, workers)
     left_out = set(INPUT_NAMES) | (set() if config.get("lidar_depth", True) else {LIDAR_DEPTH})
     shared = {
         "point_cloud_range": config.get("ground_truth_range") or config.model.point_cloud_range,
@@ -77,7 +78,6 @@ def train_loader(
         "seed": seed,
         "transforms": transforms,
     }
-    place = {"seed": seed, "rank": get_rank(), "world": get_world_size()}
     if segments is not None:
         dataset = NuScenesSegmentDataset(index, pipeline, dataroot, **shared)
         sampler = SegmentSampler(index, segments, batch_size=batch_size, **place)
@@ -90,11 +90,20 @@ def train_loader(
             drop_history_frame=config.get("drop_history_frame", True),
             **shared,
         )
-        rows: Sequence[int] = range(len(dataset))
-        if config.get("class_balanced", False):
-            labels = [dataset.labels_of(row) for row in rows]
-            rows = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
-        sampler = ResumableSampler(rows, **place)
+        sampler = ResumableSampler(_rows(config, dataset, range(len(dataset)), seed), **place)
+    return _loader(dataset, sampler, batch_size, workers)
+
+
+def _rows(config: Config, dataset: Dataset, rows: Sequence[int], seed: int) -> Sequence[int]:
+    """Those that an epoch shows: each once, or as `class_balanced` of the config wants it."""
+    if not config.get("class_balanced", False):
+        return rows
+    labels = [dataset.labels_of(row) for row in rows]
+    chosen = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
+    return [rows[number] for number in chosen]
+
+
+def _loader(dataset: Dataset, sampler: Sampler, batch_size: int, workers: int) -> DataLoader:
     return TellingLoader(
         dataset,
         batch_size=batch_size,
@@ -108,7 +117,7 @@ def train_loader(
     )
 
 
-def require_images(dataroot: str | Path, *parts: NuScenesIndex | None) -> None:
+def require_images(dataroot: str | Path, *parts: SplitIndex | None) -> None:
     """Decode every image of these frames once; the first process does it for all.
 
     Raises ImagesBroken in every process.
@@ -126,9 +135,9 @@ def require_images(dataroot: str | Path, *parts: NuScenesIndex | None) -> None:
         raise outcome[0]
 
 
-def val_loader(config: Config, index: NuScenesIndex, dataroot: str | Path) -> DataLoader:
-    """Only carries the frames to NuScenesValLoop, which streams them scene by scene."""
-    frames = StreamingFrames(index, ImagePipeline.from_config(config.inputs), dataroot)
+def val_loader(config: Config, index: SplitIndex, dataroot: str | Path) -> DataLoader:
+    """Only carries the frames to EvaluationLoop, which streams them scene by scene."""
+    frames = streaming_frames(index, ImagePipeline.from_config(config.inputs), dataroot)
     return DataLoader(frames, batch_size=None)
 
 

@@ -13,7 +13,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from camera3d.data import NuScenesIndex, check_images
+from camera3d.data import SplitIndex, check_images
 from camera3d.devices import is_first_process
 from camera3d.errors import ConfigInvalid
 from camera3d.logs import quiet_mmengine
@@ -31,7 +31,7 @@ def dry_run(
     config: Config,
     options: TrainOptions,
     loader: DataLoader,
-    indices: Sequence[NuScenesIndex | None],
+    indices: Sequence[SplitIndex | None],
     device: torch.device,
 ) -> str:
     """What a training with these options would do, of which student and targets are checked already.

@@ -64,7 +64,7 @@ class EndHistories(Hook):
 
 @HOOKS.register_module()
 class ExportStudent(Hook):
-    """Keep `last.pth` and, by NDS, `best.pth` as plain detectors beside the checkpoints to resume from."""
+    """Keep `last.pth` and, by NDS or mAP, `best.pth` as plain detectors beside the checkpoints."""
 
     priority = "LOWEST"
 
@@ -83,10 +83,16 @@ class ExportStudent(Hook):
         self._export(runner, "last.pth")
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
-        """`best.pth` when no evaluation before was better; a resumed run knows the best so far."""
-        hub = runner.message_hub
-        if metrics and metrics["NDS"] > hub.runtime_info.get("best_nds", -1.0):
-            hub.update_info("best_nds", metrics["NDS"])
+        """`best.pth` when no evaluation before was better; a resumed run knows the best so far.
+
+        The first of the metrics decides.
+        """
+        if not metrics:
+            return
+        name, value = next(iter(metrics.items()))
+        hub, key = runner.message_hub, f"best_{name.lower()}"
+        if value > hub.runtime_info.get(key, -1.0):
+            hub.update_info(key, value)
             self._export(runner, "best.pth")
 
     @staticmethod

@@ -22,7 +22,7 @@ from torch import nn
 
 import cache_schema
 from camera3d.config_values import keywords
-from camera3d.data import NuScenesIndex
+from camera3d.data import SplitIndex
 from camera3d.logs import CLOCK_WIDTH
 from train.distillers.config import DistillerConfig
 from train.distillers.terms import TERMS
@@ -37,8 +37,8 @@ def head(
     *,
     told: Mapping[str, str],
     model: nn.Module,
-    index: NuScenesIndex,
-    validation: NuScenesIndex | None,
+    index: SplitIndex,
+    validation: SplitIndex | None,
     steps: int,
     batch_size: int,
     device: torch.device,

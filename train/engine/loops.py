@@ -1,4 +1,4 @@
-"""mmengine's loops, with what exact resume and nuScenes' evaluation need."""
+"""mmengine's loops, with what exact resume and the official evaluations need."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class NuScenesValLoop(BaseLoop):
-    """Scores the student with the devkit. `dataloader` carries the frames, which are streamed by scene."""
+class EvaluationLoop(BaseLoop):
+    """Scores the student as its dataset is scored. `dataloader` carries the frames, streamed by scene."""
 
     def __init__(
         self, runner: object, dataloader: DataLoader, evaluator: Evaluator, *, out_dir: str, workers: int = 2
@@ -40,7 +40,7 @@ class NuScenesValLoop(BaseLoop):
         self.out_dir, self.workers = out_dir, workers
 
     def run(self) -> dict[str, float]:
-        """NDS, mAP and the true-positive errors, also handed to mmengine's hooks."""
+        """The metrics' `summary`, also handed to mmengine's hooks."""
         runner, frames = self.runner, self.dataloader.dataset
         runner.call_hook("before_val")
         runner.call_hook("before_val_epoch")
@@ -57,7 +57,7 @@ class NuScenesValLoop(BaseLoop):
             workers=self.workers,
         )
         runner.model.train()
-        summary = {"NDS": metrics.nds, "mAP": metrics.mean_ap, **metrics.tp_errors}
+        summary = metrics.summary
         runner.call_hook("after_val_epoch", metrics=summary)
         runner.call_hook("after_val")
         return summary

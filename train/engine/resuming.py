@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from camera3d.data import NuScenesIndex
+from camera3d.data import SplitIndex
 from camera3d.detectors.builder import plain_config
 from camera3d.errors import ConfigInvalid, shown
 
@@ -34,7 +34,7 @@ DECIDING = (
 ABSENT = "not given"
 
 
-def run_facts(config: Config, index: NuScenesIndex, targets: str) -> dict[str, str]:
+def run_facts(config: Config, index: SplitIndex, targets: str) -> dict[str, str]:
     """What a run is made of, as text, to be kept in its checkpoints.
 
     Args:

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from camera3d.checkpoint import read_state_dict
-from camera3d.data import ImagePipeline, NuScenesIndex, load_or_build_index
+from camera3d.data import DatasetChoice, ImagePipeline, SplitIndex
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector
 from camera3d.devices import checked_device, process_group, told
@@ -21,7 +21,7 @@ from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
-from train.engine.data import default_splits, require_images, train_loader, val_loader
+from train.engine.data import require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
 from train.engine.kernels import repeatable
 from train.engine.log_lines import head, weights_of_terms
@@ -45,7 +45,7 @@ def train_detector(options: TrainOptions) -> Path | str:
         repeatable(config.get("deterministic", False)),
         process_group(told(checked_device(options.device))) as device,
     ):
-        index, validation = indices(options)
+        index, validation = indices(config, options)
         detector = initial_detector(config, options)
         if config.get("distiller") is not None:
             print_log(
@@ -72,7 +72,7 @@ def distill(options: DistillOptions) -> Path | str:
         repeatable(config.get("deterministic", False)),
         process_group(told(checked_device(options.device))) as device,
     ):
-        index, validation = indices(options)
+        index, validation = indices(config, options)
         student = initial_detector(config, options)
         setting = target_setting(config, chosen, options, index, student, device)
         # A live teacher has drawn its first weights by now: the terms' own layers must not depend on that.
@@ -98,16 +98,17 @@ def distill(options: DistillOptions) -> Path | str:
         )
 
 
-def indices(options: TrainOptions) -> tuple[NuScenesIndex, NuScenesIndex | None]:
+def indices(config: Config, options: TrainOptions) -> tuple[SplitIndex, SplitIndex | None]:
     """The frames to train and to evaluate on."""
+    dataset = DatasetChoice.from_config(config)
     split, val_split = options.split, options.val_split
     if split is None or val_split is None:
-        pair = default_splits(options.dataroot, options.version)
+        pair = dataset.default_splits(options.dataroot, options.version)
         split, val_split = split or pair[0], val_split or pair[1]
-    index = load_or_build_index(options.dataroot, options.version, split)
+    index = dataset.index(options.dataroot, options.version, split)
     if val_split == NO_SPLIT:
         return index, None
-    return index, load_or_build_index(options.dataroot, options.version, val_split)
+    return index, dataset.index(options.dataroot, options.version, val_split)
 
 
 def initial_detector(config: Config, options: TrainOptions) -> Detector:
@@ -118,8 +119,12 @@ def initial_detector(config: Config, options: TrainOptions) -> Detector:
     with quiet_mmengine():
         detector.init_weights()
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
-    frozen = [name for name, weight in detector.named_parameters() if not weight.requires_grad]
-    random = [name for name in frozen if "img_backbone." in name and name not in loaded]
+    # By the keys of its checkpoints, which may be other ones than its modules' names.
+    weights = detector.state_dict(keep_vars=True).items()
+    frozen = [
+        name for name, weight in weights if isinstance(weight, nn.Parameter) and not weight.requires_grad
+    ]
+    random = [name for name in frozen if "backbone." in name and name not in loaded]
     if random and not options.resume:
         print_log(
             f"{len(random)} frozen weights of the image backbone ({random[0]}, …) are random and stay so:"
@@ -152,8 +157,8 @@ def _train(
     model: nn.Module,
     config: Config,
     options: TrainOptions,
-    index: NuScenesIndex,
-    validation: NuScenesIndex | None,
+    index: SplitIndex,
+    validation: SplitIndex | None,
     device: torch.device,
     *,
     targets: str,

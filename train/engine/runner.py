@@ -185,7 +185,7 @@ def build_runner(
         optim_wrapper=with_amp(wrapper, config.get("amp"), device),
         param_scheduler=[until_the_end(s, epochs, epochs * steps) for s in config.param_scheduler],
         val_dataloader=validation,
-        val_cfg={"type": "NuScenesValLoop", "out_dir": str(Path(work_dir) / "validation")}
+        val_cfg={"type": "EvaluationLoop", "out_dir": str(Path(work_dir) / "validation")}
         if evaluates
         else None,
         val_evaluator=Evaluator([]) if evaluates else None,

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from cache_schema.fingerprint import digest
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
-from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames
+from camera3d.data import ImagePipeline, SplitIndex, streaming_frames
+from camera3d.data.datasets import COCO
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
@@ -48,7 +49,7 @@ class TargetSetting:
     """
 
     name: str
-    index: NuScenesIndex
+    index: SplitIndex
     teacher: TeacherDescription
     maps: ComparedMaps
     source: TargetSource
@@ -60,7 +61,7 @@ def target_setting(
     config: Config,
     chosen: DistillerConfig,
     options: DistillOptions,
-    index: NuScenesIndex,
+    index: SplitIndex,
     student: Detector,
     device: torch.device,
 ) -> TargetSetting:
@@ -71,7 +72,7 @@ def target_setting(
 
 
 def from_store(
-    config: Config, chosen: DistillerConfig, student: Detector, reader: TargetReader, index: NuScenesIndex
+    config: Config, chosen: DistillerConfig, student: Detector, reader: TargetReader, index: SplitIndex
 ) -> TargetSetting:
     """The targets of an open store. Raises TargetsUnfit when it does not go with student and terms."""
     teacher = TeacherDescription.of_store(reader)
@@ -88,7 +89,7 @@ def _cached(
     config: Config,
     chosen: DistillerConfig,
     options: DistillOptions,
-    index: NuScenesIndex,
+    index: SplitIndex,
     student: Detector,
 ) -> TargetSetting:
     if options.cache is None:
@@ -125,7 +126,7 @@ def _live(
     config: Config,
     chosen: DistillerConfig,
     options: DistillOptions,
-    index: NuScenesIndex,
+    index: SplitIndex,
     student: Detector,
     device: torch.device,
 ) -> TargetSetting:
@@ -140,6 +141,11 @@ def _live(
         raise ConfigInvalid(
             "--teacher-source live_fd shows the teacher the student's queue, and with history='stream' there"
             " is none: take a cache, or --teacher-source live"
+        )
+    if options.teacher_source == "live_fd" and index.dataset == COCO:
+        raise ConfigInvalid(
+            "--teacher-source live_fd enlarges the student's images, and pictures have borders of their own:"
+            " take a cache, or --teacher-source live"
         )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:
@@ -157,7 +163,7 @@ def _live(
     name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
     told = {"store": "none", "teacher": f"{path}, {options.teacher_checkpoint}, {options.teacher_source}"}
     if options.teacher_source == "live":
-        live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot))
+        live = LiveSource(teacher, streaming_frames(index, pipeline, options.dataroot))
         return TargetSetting(name, index, description, maps, live, told=told)
     own = ImagePipeline.from_config(config.inputs)
     ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}

@@ -80,19 +80,23 @@ class MaskedGenerator(nn.Module):
 
 
 class AreaL2(nn.Module):
-    """Squared distance of two maps, averaged over the cells of the instance areas.
+    """Squared distance of two maps over the cells of the instance areas.
 
     Args:
         weight: factor on the returned loss.
+        reduction: `mean` over the cells of a sample, or their `sum`, as in Masked Generative Distillation.
     """
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        self.weight = weight
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction: expected mean or sum, got {reduction!r}")
+        self.weight, self.reduction = weight, reduction
 
     def forward(self, student_BNCHW: Tensor, teacher_BNCHW: Tensor, area_BNHW: Regions | Stacked) -> Tensor:
         """Scalar: Σ area · (sum over C of the squared distance) / Σ area of each sample, mean over samples.
 
+        With `sum` it is not divided by Σ area.
         Summed over the channels as the released heatmap term is: a mean would weigh a wide map less beside
         the detection loss, whose gradient at a cell does not shrink with the width.
 
@@ -109,7 +113,9 @@ class AreaL2(nn.Module):
         # Gathered, not multiplied: areas are a tenth of an image or less, and float32 copies of whole maps
         # of all levels would be the largest thing on the device.
         cells, area = area_BNHW.places(), area_BNHW.weight.to(dtype)
-        share = area[cells] / area.sum((1, 2, 3))[area_BNHW.sample]
+        share = area[cells]
+        if self.reduction == "mean":
+            share = share / area.sum((1, 2, 3))[area_BNHW.sample]
         student = student_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
         teacher = teacher_BNCHW.permute(0, 1, 3, 4, 2)[cells].to(dtype)
         squared = (student - teacher).square().sum(-1)

@@ -28,7 +28,7 @@ class QueryAlignment(nn.Module):
     Args:
         logit_weight, box_weight: factors on the two returned losses; the defaults are those of the detection
             loss.
-        code_weights: factor on each of the 10 box numbers.
+        code_weights: factor on each of the box numbers.
     """
 
     def __init__(
@@ -50,14 +50,15 @@ class QueryAlignment(nn.Module):
         teacher_boxes: Tensor,
         confidence_BQ: Regions,
     ) -> tuple[Tensor, Tensor]:
-        """The scalar losses of logits and of boxes: sums over K and over the 10 numbers, mean over layers.
+        """The scalar losses of logits and of boxes: sums over K and over the box numbers, mean over layers.
 
         Averaged over the queries by confidence and then over the samples; a sample without a confident query
         counts as zero.
 
         Args:
             student_logits, teacher_logits: (B, L, Q, K), before the sigmoid.
-            student_boxes, teacher_boxes: (B, L, Q, 10) in the official encoding, centres in metres.
+            student_boxes, teacher_boxes: (B, L, Q, 10) in the official encoding, centres in metres; or with
+                as many numbers as there are code weights.
             confidence_BQ: weight ≥ 0 of each query.
 
         Raises ShapeMismatch when shapes do not fit together.

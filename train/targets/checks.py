@@ -11,8 +11,7 @@ from cache_schema.array_spec import BEV_MAP, DENSE_HEAD, IMAGE_MAP, QUERY, Array
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
 from cache_schema.wording import counted
-from camera3d.boxes import BOX_CONVENTION
-from camera3d.data import NuScenesIndex
+from camera3d.data import SplitIndex
 from camera3d.data.images import ImagePipeline
 from camera3d.detectors.builder import plain_config
 from camera3d.errors import Camera3DError, shown
@@ -26,7 +25,7 @@ class TargetsUnfit(Camera3DError):
 
 
 def expectation(
-    student: Config, index: NuScenesIndex, teacher: Config | None = None, checkpoint_sha256: str | None = None
+    student: Config, index: SplitIndex, teacher: Config | None = None, checkpoint_sha256: str | None = None
 ) -> dict[str, dict[str, object]]:
     """What a store must have been made of, in the shape of `TargetReader`'s `expect`.
 
@@ -38,8 +37,11 @@ def expectation(
     """
     expected: dict[str, dict[str, object]] = {
         "inputs": {"camera_order": list(index.camera_names)},
-        "outputs": {"class_names": list(student.model.class_names), "box_convention": BOX_CONVENTION},
-        "dataset": {"name": "nuscenes", "version": index.version},
+        "outputs": {
+            "class_names": list(student.model.class_names),
+            "box_convention": index.box_kind.convention,
+        },
+        "dataset": {"name": index.dataset, "version": index.version},
     }
     if teacher is not None:
         expected["teacher"] = {"config": plain_config(teacher.model)}
@@ -49,7 +51,7 @@ def expectation(
     return expected
 
 
-def covered(index: NuScenesIndex, reader: TargetReader, *, allow_partial: bool) -> NuScenesIndex:
+def covered(index: SplitIndex, reader: TargetReader, *, allow_partial: bool) -> SplitIndex:
     """The frames whose targets are there: all, or with `allow_partial` those of the scenes that are whole.
 
     Raises:

@@ -27,6 +27,7 @@ class TeacherDescription:
         specs: of all its outputs, by name, stored or not.
         stored: names of those that there are targets of.
         image_scale: factor from camera pixels to the teacher's input.
+        image_fit: `fit` of its image pipeline, if that has one.
         head: the weights behind the image maps, by the detector's keys; empty when it has none.
     """
 
@@ -36,6 +37,7 @@ class TeacherDescription:
     stored: frozenset[str]
     image_scale: float
     head: Mapping[str, Tensor] = field(repr=False)
+    image_fit: tuple[int, ...] | None = None
 
     @classmethod
     def of_store(cls, reader: TargetReader) -> TeacherDescription:
@@ -51,6 +53,7 @@ class TeacherDescription:
             specs={array.name: _output_spec(array) for array in spec.teacher_outputs},
             stored=frozenset(array.name for array in spec.arrays),
             image_scale=spec.inputs.pipeline["scale"],
+            image_fit=_fit(spec.inputs.pipeline),
             head=head,
         )
 
@@ -64,6 +67,7 @@ class TeacherDescription:
             specs=specs,
             stored=frozenset(specs) | set(DETECTION_ARRAYS),
             image_scale=config.inputs.scale,
+            image_fit=_fit(config.inputs),
             head={key: value.detach().cpu() for key, value in detector.head_weights().items()},
         )
 
@@ -75,6 +79,11 @@ class TeacherDescription:
     def start(self) -> TeacherHead:
         """What a student's head may start from."""
         return TeacherHead(weights=self.head, specs=tuple(self.specs.values()), image_scale=self.image_scale)
+
+
+def _fit(pipeline: Mapping[str, object]) -> tuple[int, ...] | None:
+    fit = pipeline.get("fit")
+    return None if fit is None else tuple(fit)
 
 
 def _output_spec(array: ArraySpec) -> OutputSpec:

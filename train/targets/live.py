@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from cache_schema.detections import DETECTION_ARRAYS, MAX_DETECTIONS
-from camera3d.data import StreamingFrames
 from camera3d.detectors import Detector, Outputs
 from camera3d.detectors.protocol import QUERY
 from camera3d.streaming import run_scene
@@ -32,7 +32,7 @@ class LiveSource:
         frames: undistorted frames of the index that is trained on, prepared as the teacher wants them.
     """
 
-    def __init__(self, teacher: Detector, frames: StreamingFrames) -> None:
+    def __init__(self, teacher: Detector, frames: Dataset) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.frames = frames
         self.layout = layout_of(teacher)
@@ -51,7 +51,8 @@ class LiveSource:
         with torch.autocast(device.type, enabled=False), exact_convolutions():
             for sample in data_samples:
                 row = self.frames.index.row_of(sample.sample_token)
-                rows = range(self.frames.index.scene_of_row(row).first, row + 1)
+                first = self.frames.index.scene_of_row(row).first if self.teacher.has_state else row
+                rows = range(first, row + 1)
                 frames = (self.frames[earlier] for earlier in rows)
                 for _, outputs in run_scene(self.teacher, frames, device, torch.no_grad):  # noqa: B007
                     pass

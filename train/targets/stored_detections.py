@@ -8,17 +8,23 @@ import torch
 
 from cache_schema.detections import DETECTION_ARRAYS
 from cache_schema.reader import TargetReader
-from camera3d.boxes import BOX_CONVENTION
+from camera3d.data.datasets import INDICES
 from camera3d.detectors import Detections
 from camera3d.errors import ConfigInvalid
 
 
 def check_replayable(reader: TargetReader) -> None:
     """Raise ConfigInvalid when a store has boxes of a convention that this code does not read."""
-    if reader.spec.outputs.box_convention != BOX_CONVENTION:
+    dataset = reader.spec.dataset.name
+    if dataset not in INDICES:
+        raise ConfigInvalid(
+            f"{reader.path} is of the dataset {dataset!r}; this code evaluates {' and '.join(INDICES)}."
+        )
+    convention = INDICES[dataset].box_kind.convention
+    if reader.spec.outputs.box_convention != convention:
         raise ConfigInvalid(
             f"{reader.path} has boxes of another convention than this code reads:\n"
-            f"  expected {BOX_CONVENTION}\n  store has {reader.spec.outputs.box_convention}\n"
+            f"  expected {convention}\n  store has {reader.spec.outputs.box_convention}\n"
             "Evaluate it with the version that dumped it, or dump it again."
         )
 

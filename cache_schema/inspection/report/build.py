@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache_schema.errors import Corrupt
+from cache_schema.errors import CacheError, Corrupt
+from cache_schema.inspection.coco_folder import COCO
 from cache_schema.inspection.dataset_tables import DatasetTables
 from cache_schema.inspection.faults import Findings
 from cache_schema.inspection.info import describe
@@ -48,6 +49,8 @@ def write_report(
     require_pillow()
     check_folder(out)
     facts, reader = describe(store), TargetReader(store)
+    if reader.spec.dataset.name == COCO:
+        raise CacheError(f"{store} is of pictures, and a report draws boxes in space: take show --png")
     tables = None if dataroot is None else DatasetTables(dataroot, reader.spec.dataset.version)
     if tables is not None:
         tables.check()

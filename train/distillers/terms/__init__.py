@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from train.distillers.terms.generation import BevGeneration, PvGeneration
-from train.distillers.terms.heatmap import BevHeatmap, PvDivergence
+from train.distillers.terms.heatmap import BevHeatmap, PvAreaDivergence, PvDivergence
 from train.distillers.terms.queries import FocalTerm, QueryTerm
 from train.distillers.terms.term import SAMPLING_ARRAYS, Needs, Term, TermContext
 
 TERMS: dict[str, type[Term]] = {
     "pv_divergence": PvDivergence,
+    "pv_area_divergence": PvAreaDivergence,
     "bev_heatmap": BevHeatmap,
     "pv_generation": PvGeneration,
     "bev_generation": BevGeneration,

@@ -16,7 +16,13 @@ from train.losses.checks import zero_with_graph
 
 
 class PvGeneration(Term):
-    """Masked generation on every compared image level, with a generator each."""
+    """Masked generation on every compared image level, with a generator each.
+
+    Args:
+        weight: of the mean over the levels; with reduction `sum` of each level, as in Masked Generative
+            Distillation.
+        reduction: over the cells of the areas, see AreaL2.
+    """
 
     needs = Needs(image_maps=True, areas=True)
 
@@ -26,6 +32,7 @@ class PvGeneration(Term):
         levels: Sequence[LevelPair],
         mask_ratio: float = 0.5,
         weight: float = 0.02,
+        reduction: str = "mean",
         skip_empty: bool = True,
     ) -> None:
         super().__init__()
@@ -33,7 +40,9 @@ class PvGeneration(Term):
         self.generations = nn.ModuleList(
             MaskedGeneration(
                 generator=MaskedGenerator(channels=level.student.shape[1], mask_ratio=mask_ratio),
-                distance=AreaL2(weight=weight / len(self.levels)),
+                distance=AreaL2(
+                    weight=weight / len(self.levels) if reduction == "mean" else weight, reduction=reduction
+                ),
                 skip_empty=skip_empty,
             )
             for level in self.levels

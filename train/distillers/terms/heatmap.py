@@ -1,4 +1,4 @@
-"""The terms of the released HeatmapDistiller."""
+"""The terms of the released HeatmapDistiller, and its divergence inside the instances."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from train.distillers.compared import LevelPair
 from train.distillers.step import DistillationStep
 from train.distillers.terms.term import Needs, Term, TermContext
 from train.losses import ChannelWiseDivergence, HeatmapL2
+from train.losses.regions import Regions
 
 
 class PvDivergence(Term):
-    """Channel-wise divergence on every compared image level."""
+    """Channel-wise divergence on every compared image level, without the padding of pictures."""
 
     needs = Needs(image_maps=True, whole_maps=True)
+    NAME = "pv_divergence"
 
     def __init__(self, *, levels: Sequence[LevelPair], tau: float = 2.0, weight: float = 0.25) -> None:
         super().__init__()
@@ -31,11 +33,26 @@ class PvDivergence(Term):
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         """See Term."""
         return {
-            f"loss_pv_divergence_{level.number}": self.divergence(
-                step.student[level.student.name], step.teacher.map(level.teacher.name)
+            f"loss_{self.NAME}_{level.number}": self.divergence(
+                step.student[level.student.name], step.teacher.map(level.teacher.name), where
             )
-            for level in self.levels
+            for level, where in zip(self.levels, self.where(step), strict=True)
         }
+
+    def where(self, step: DistillationStep) -> Sequence[Regions | None]:
+        """Which cells of each level count; None: all."""
+        return step.pictures or [None] * len(self.levels)
+
+
+class PvAreaDivergence(PvDivergence):
+    """Channel-wise divergence inside the instance areas: one distribution a channel over their cells."""
+
+    needs = Needs(image_maps=True, areas=True)
+    NAME = "pv_area_divergence"
+
+    def where(self, step: DistillationStep) -> Sequence[Regions | None]:
+        """See PvDivergence."""
+        return step.pv_areas
 
 
 class BevHeatmap(Term):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from train.distillers.step import DistillationStep
 from train.distillers.terms.term import SAMPLING_ARRAYS, Needs, Term, TermContext
 from train.losses import FocalSampling, ImageFocalSampling, QueryAlignment
+from train.losses.query_alignment import CODE_WEIGHTS
 
 QUERY_ARRAYS = ("query_logits", "query_boxes")
 
@@ -62,18 +63,26 @@ class FocalTerm(Term):
 
 
 class QueryTerm(Term):
-    """Logits and boxes, query by query, of all decoder layers."""
+    """Logits and boxes, query by query, of all decoder layers.
+
+    Args:
+        box_code: how many numbers a box of the queries has.
+    """
 
     needs = Needs(queries=QUERY_ARRAYS, confidence=True, aligned=True)
 
-    def __init__(self, *, logit_weight: float = 2.0, box_weight: float = 0.25) -> None:
+    def __init__(self, *, box_code: int, logit_weight: float = 2.0, box_weight: float = 0.25) -> None:
         super().__init__()
-        self.alignment = QueryAlignment(logit_weight=logit_weight, box_weight=box_weight)
+        # Of a box in space the velocities count less; of one on a picture all four numbers alike.
+        code_weights = CODE_WEIGHTS if box_code == len(CODE_WEIGHTS) else (1.0,) * box_code
+        self.alignment = QueryAlignment(
+            logit_weight=logit_weight, box_weight=box_weight, code_weights=code_weights
+        )
 
     @classmethod
     def build(cls, context: TermContext, **options: object) -> Self:
         """See Term."""
-        return cls(**options)
+        return cls(box_code=context.query_numbers, **options)
 
     def forward(self, step: DistillationStep) -> dict[str, Tensor]:
         """See Term."""

@@ -51,12 +51,14 @@ class TermContext:
     Attributes:
         maps: the compared ones.
         sampling: "bev" or "image", see SAMPLING_ARRAYS; None when the teacher's queries tell neither.
+        query_numbers: of a box of `query_boxes`; None without queries.
         projections: of the teacher, what it does to its BEV map before the queries of each layer read it.
     """
 
     maps: ComparedMaps
     sampling: str | None
     projections: tuple[nn.Linear, ...]
+    query_numbers: int | None = None
 
 
 class Term(nn.Module):

@@ -1,0 +1,1 @@
+"""COCO-format input: pictures of varying size with 2D boxes."""

@@ -1,0 +1,1 @@
+"""Detectors of mmdet 3 on single pictures, all through one adapter."""
