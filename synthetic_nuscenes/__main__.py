@@ -52,6 +52,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="how much traffic and how many people, 0.2 to 3 (default 1)",
     )
     parser.add_argument(
+        "--coco",
+        action="store_true",
+        help="also annotate what each picture shows, in COCO's format, under the same splits and version",
+    )
+    parser.add_argument(
         "--processes",
         type=int,
         default=None,
@@ -73,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             processes=args.processes,
             val_share=args.val_share,
             density=args.density,
+            coco=args.coco,
         )
     except Camera3DError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")

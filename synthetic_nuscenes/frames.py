@@ -18,6 +18,7 @@ from synthetic_nuscenes.world import World
 
 JPEG_QUALITY = 92
 ANNOTATED_M = 75.0
+LEAST_PIXELS = 16  # of an actor that a picture shows
 FIRST_STAMP_US = 1_600_000_000_000_000
 SCENE_STEP_US = 1_000_000_000  # scenes start this far apart: longer than any scene
 SPEED_STEP_S = 0.05
@@ -29,6 +30,7 @@ class KeyframeFacts:
 
     centre (n, 3) metres and yaw (n,) radians in the global frame, speed (n,) m/s, points (n,) LiDAR points,
     shown (n,) pixels of all cameras that show the actor, alone (n,) pixels that would if nothing hid it.
+    visible: by camera, see `visible_boxes`.
     """
 
     scene: int
@@ -40,6 +42,7 @@ class KeyframeFacts:
     points: np.ndarray
     shown: np.ndarray
     alone: np.ndarray
+    visible: tuple[np.ndarray, ...]
 
 
 def sweep_stamp_us(scene: int, number: int) -> int:
@@ -70,6 +73,7 @@ def write_keyframe(root: Path, options: SyntheticOptions, scene: int, number: in
     world = make_world(options, scene)
     look = make_look(world)
     shown, alone = np.zeros((2, len(world.actors)), dtype=np.int64)
+    visible, named = [], np.array([bool(one.category) for one in world.actors])
     for i, channel in enumerate(CAMERAS):
         time_s = seconds_of(scene, stamp_us(scene, number, channel))
         seed = (options.seed, scene, number, i)
@@ -77,10 +81,30 @@ def write_keyframe(root: Path, options: SyntheticOptions, scene: int, number: in
         _write_jpeg(root / file_name(scene, number, channel), photo.bgr)
         shown[photo.hits.owners] += photo.hits.shown
         alone[photo.hits.owners] += photo.hits.alone
+        visible.append(visible_boxes(photo.owner, named))
     time_s = seconds_of(scene, sweep_stamp_us(scene, number))
     sweep = scan(world, time_s, (options.seed, scene, number, len(CAMERAS)))
     (root / file_name(scene, number, LIDAR_NAME)).write_bytes(sweep.points.tobytes())
-    return _facts(world, scene, number, time_s, sweep.counts, shown, alone)
+    return _facts(world, scene, number, time_s, sweep.counts, shown, alone, visible)
+
+
+def visible_boxes(owner: np.ndarray, named: np.ndarray, *, least_pixels: int = LEAST_PIXELS) -> np.ndarray:
+    """(n, 6) int64: actor, x1, y1, x2, y2 and pixels of every actor that a picture shows enough of.
+
+    Args:
+        owner: (H, W), the actor in each pixel, -1 for none.
+        named: (actors,) bool, which of them are annotated.
+        least_pixels: how many have to be visible.
+    """
+    rows, columns = np.nonzero(owner >= 0)
+    actors, place, pixels = np.unique(owner[rows, columns], return_inverse=True, return_counts=True)
+    low = np.full((len(actors), 2), np.iinfo(np.int64).max)
+    high = np.zeros((len(actors), 2), dtype=np.int64)
+    for axis, values in enumerate((columns, rows)):
+        np.minimum.at(low[:, axis], place, values)
+        np.maximum.at(high[:, axis], place, values + 1)
+    boxes = np.column_stack((actors, low, high, pixels))
+    return boxes[named[actors] & (pixels >= least_pixels)]
 
 
 def _write_jpeg(path: Path, bgr: np.ndarray) -> None:
@@ -88,7 +112,9 @@ def _write_jpeg(path: Path, bgr: np.ndarray) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def _facts(world: World, scene: int, number: int, time_s: float, points, shown, alone) -> KeyframeFacts:
+def _facts(
+    world: World, scene: int, number: int, time_s: float, points, shown, alone, visible
+) -> KeyframeFacts:
     ego, poses = world.ego_pose(time_s), world.poses(time_s)
     before, after = world.poses(time_s - SPEED_STEP_S), world.poses(time_s + SPEED_STEP_S)
     speed = np.hypot(after.x - before.x, after.y - before.y) / (2 * SPEED_STEP_S)
@@ -106,4 +132,5 @@ def _facts(world: World, scene: int, number: int, time_s: float, points, shown, 
         points=points[chosen],
         shown=shown[chosen],
         alone=alone[chosen],
+        visible=tuple(visible),
     )

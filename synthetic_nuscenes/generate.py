@@ -42,6 +42,7 @@ def generate(
     processes: int | None = None,
     val_share: float = 0.2,
     density: float = 1.0,
+    coco: bool = False,
 ) -> Path:
     """Write a dataset in nuScenes' format and return its dataroot.
 
@@ -49,7 +50,7 @@ def generate(
         out: the dataroot to make; may exist when it is empty, or when it already holds this very dataset,
             which is then left alone.
         processes: how many render; by default one a core. The result does not depend on it.
-        scenes, seconds, image_hw, seed, val_share, density: see `SyntheticOptions`.
+        scenes, seconds, image_hw, seed, val_share, density, coco: see `SyntheticOptions`.
 
     The version is VERSION, the splits are TRAIN_SPLIT and VAL_SPLIT. Raises ConfigInvalid for options that
     cannot work, a folder that holds something else, or when another process is writing the same dataset.
@@ -62,6 +63,7 @@ def generate(
         seed=seed,
         val_share=val_share,
         density=density,
+        coco=coco,
     )
     processes = len(os.sched_getaffinity(0)) if processes is None else processes
     if processes < 1:
@@ -141,7 +143,12 @@ def _write(root: Path, options: SyntheticOptions, processes: int) -> None:
         (root / "samples" / channel).mkdir(parents=True)
     for folder in (VERSION, "maps", "can_bus"):
         (root / folder).mkdir()
-    tables, facts = Tables(options), []
+    tables, facts = [Tables(options)], []
+    if options.coco:
+        # Only when it is asked for: the devkit behind it takes longer to import than a few scenes to draw.
+        from synthetic_nuscenes.coco import CocoTables, annotations_name
+
+        tables.append(CocoTables(options))
     total = options.scenes * options.keyframes
     with tqdm(total=total, desc="synthetic keyframes", unit="frame", file=sys.stderr) as bar:
         for several in _rendered(root, options, processes):
@@ -150,9 +157,13 @@ def _write(root: Path, options: SyntheticOptions, processes: int) -> None:
             if len(facts) == options.keyframes:
                 _finish_scene(root, options, tables, facts)
                 facts = []
-    for name, records in tables.records.items():
+    for name, records in tables[0].records.items():
         _write_json(root / VERSION / f"{name}.json", records)
-    _write_json(root / VERSION / "splits.json", tables.splits())
+    _write_json(root / VERSION / "splits.json", tables[0].splits())
+    for split, contents in tables[1].splits().items() if options.coco else ():
+        path = root / annotations_name(split)
+        path.parent.mkdir(exist_ok=True)
+        _write_json(path, contents)
 
 
 def _rendered(root: Path, options: SyntheticOptions, processes: int) -> Iterator[list[KeyframeFacts]]:
@@ -207,10 +218,11 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _finish_scene(root: Path, options: SyntheticOptions, tables: Tables, facts: list[KeyframeFacts]) -> None:
+def _finish_scene(root: Path, options: SyntheticOptions, tables: list, facts: list[KeyframeFacts]) -> None:
     scene = facts[0].scene
     world = make_world(options, scene)
-    tables.add_scene(scene, world, facts)
+    for table in tables:
+        table.add_scene(scene, world, facts)
     encoded = cv2.imencode(".png", drivable(world))[1]
     (root / map_name(scene)).write_bytes(encoded.tobytes())
     messages = pose_messages(world, scene, options.seconds)

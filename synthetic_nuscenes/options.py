@@ -29,6 +29,7 @@ class SyntheticOptions:
         seed: of every random choice.
         val_share: share of the scenes in the val split, at least one scene and never all.
         density: multiplies how many vehicles, people and things stand and move in a scene.
+        coco: whether there are COCO-format annotations besides, see synthetic_nuscenes.coco.
 
     Raises ConfigInvalid, naming every value that cannot work.
     """
@@ -40,6 +41,7 @@ class SyntheticOptions:
     val_share: float = 0.2
     density: float = 1.0
     generator: int = GENERATOR
+    coco: bool = False
 
     def __post_init__(self) -> None:
         height, width = self.image_hw
@@ -70,15 +72,16 @@ class SyntheticOptions:
         return min(self.scenes - 1, max(1, round(self.scenes * self.val_share)))
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return {**asdict(self), "image_hw": list(self.image_hw)}
+        """Plain values for JSON; `coco` only where it is true, as in datasets from before there was one."""
+        facts = {**asdict(self), "image_hw": list(self.image_hw)}
+        return facts if self.coco else {name: value for name, value in facts.items() if name != "coco"}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, object]) -> Self:
         """What `to_dict` gave. Raises ConfigInvalid when a field is missing, unknown or of another kind."""
         names = {field.name for field in fields(cls)}
-        if set(raw) != names:
-            odd = ", ".join(sorted(set(raw) ^ names))
+        if set(raw) | {"coco"} != names:
+            odd = ", ".join(sorted((set(raw) | {"coco"}) ^ names))
             raise ConfigInvalid(f"not the options of a synthetic dataset: missing or unknown {odd}")
         try:
             height, width = raw["image_hw"]
@@ -88,7 +91,7 @@ class SyntheticOptions:
 
     def differences(self, other: SyntheticOptions) -> list[str]:
         """One line for each option that differs from `other`: name, here, there."""
-        ours, theirs = self.to_dict(), other.to_dict()
+        ours, theirs = ({"coco": False, **options.to_dict()} for options in (self, other))
         return [
             f"{name}: asked for {ours[name]}, there is {theirs[name]}"
             for name in ours

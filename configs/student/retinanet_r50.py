@@ -1,0 +1,2 @@
+"""RetinaNet R50 on COCO, 800×1333, 2x."""
+_base_ = '../_base_/retinanet.py'
