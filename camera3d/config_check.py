@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.registry import TASK_UTILS
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
@@ -21,6 +23,7 @@ from camera3d.config_values import (
     Part,
     Section,
     Value,
+    WholeModel,
     choice,
     keywords,
     numbers,
@@ -42,7 +45,7 @@ MODEL = Part(
         "point_cloud_range": RANGE_M,
         "img_backbone": Part(MODELS),
         "img_neck": Part(MODELS),
-        "detector": DICT,  # of another library, which looks at it itself
+        "detector": WholeModel((MMDET_MODELS, TASK_UTILS), scope="mmdet"),
     },
 )
 OPTIMIZER = Part(OPTIMIZERS, given=("params",), keys={"lr": NUMBER})

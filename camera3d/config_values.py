@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Protocol
 
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 from torch import nn
 
 
@@ -189,6 +189,50 @@ class Part:
         return Part(self.registry, keys=INNER.get(name, {})).faults(path, item)
 
 
+@dataclass(frozen=True)
+class WholeModel:
+    """A dict of another library that holds parts of many kinds: of every one with a `type`, the keywords.
+
+    Attributes:
+        registries: where the types are looked for, one after the other.
+        scope: of these types, when they name none.
+    """
+
+    registries: Sequence[Registry]
+    scope: str
+
+    def faults(self, path: str, value: object) -> list[str]:
+        """See Check."""
+        if not isinstance(value, dict):
+            return [f"{path}: expected a dict, got {value!r}"]
+        with DefaultScope.overwrite_default_scope(self.scope):
+            return self._faults(path, value)
+
+    def _faults(self, path: str, value: object) -> list[str]:
+        name = path.rpartition(".")[2]
+        if isinstance(value, list | tuple):
+            return [line for i, item in enumerate(value) for line in self._faults(f"{path}.{i}", item)]
+        if not isinstance(value, dict) or name in OTHER_TYPES:
+            return []
+        found = self._of_type(path, value, INNER.get(name, {})) if "type" in value else []
+        return found + [line for key, item in value.items() for line in self._faults(f"{path}.{key}", item)]
+
+    def _of_type(self, path: str, value: dict, more: Mapping[str, Check]) -> list[str]:
+        kind = value["type"]
+        if not isinstance(kind, str):
+            return [f"{path}.type: expected the name of a registered class, got {kind!r}"]
+        built = next(filter(None, (registry.get(kind) for registry in self.registries)), None)
+        if built is None:
+            return [f"{path}.type: {kind!r} is not registered"]
+        known = keywords(built)
+        if known is None:
+            return []
+        known_names = {*known, *more, "type"}
+        return [unknown(f"{path}.", name, known_names) for name in value if name not in known_names]
+
+
+# Their `type` is no registered class: a function of mmcv, or a way to draw weights.
+OTHER_TYPES = ("nms", "roi_layer", "init_cfg")
 # What mmdet's backbones take out of such a dict before they build the rest.
 INNER: Mapping[str, Mapping[str, Check]] = {
     "norm_cfg": {"requires_grad": FLAG},

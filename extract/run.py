@@ -20,10 +20,9 @@ from camera3d.checkpoint import load_official
 from camera3d.data import DatasetChoice, ImagePipeline, SplitIndex, check_images
 from camera3d.data.worker_errors import worker_deaths_told
 from camera3d.detectors import Detector
-from camera3d.detectors.builder import build_detector, load_config
+from camera3d.detectors.builder import build_detector, draw_weights, load_config
 from camera3d.devices import checked_device, told
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
-from camera3d.logs import quiet_mmengine
 from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
 from extract.focal_areas import FocalAreas, FocalOptions, covered_frame, covered_m
@@ -208,8 +207,7 @@ def load_teacher(options: DumpOptions, config: object) -> tuple[Detector, Teache
     torch.manual_seed(options.seed)
     detector = build_detector(config)
     if options.checkpoint is None:
-        with quiet_mmengine():
-            detector.init_weights()
+        draw_weights(detector)
         return detector, TeacherWeights(seed=options.seed)
     load_official(detector, options.checkpoint)
     return detector, TeacherWeights(checkpoint=Path(options.checkpoint))

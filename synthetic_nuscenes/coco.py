@@ -9,11 +9,14 @@ from collections.abc import Sequence
 
 from nuscenes.eval.detection.utils import category_to_detection_name
 
-from camera3d.data.names import CLASS_NAMES
+from synthetic_nuscenes.categories import CATEGORIES
 from synthetic_nuscenes.frames import KeyframeFacts, file_name
 from synthetic_nuscenes.options import TRAIN_SPLIT, VAL_SPLIT, VERSION, SyntheticOptions
 from synthetic_nuscenes.rig import CAMERAS
 from synthetic_nuscenes.world import World
+
+# In the generator's own order: who reads the files goes by name.
+CLASS_NAMES = tuple(dict.fromkeys(map(category_to_detection_name, CATEGORIES)))
 
 
 def annotations_name(split: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tqdm import tqdm
 
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import DatasetChoice, ImagePipeline
-from camera3d.data.coco.folder import annotation_file
+from camera3d.data.coco.folder import ANNOTATIONS, annotation_file
 from camera3d.data.coco.reader import open_coco
 from camera3d.data.datasets import COCO
 from camera3d.data.devkit import open_nuscenes
@@ -70,9 +71,15 @@ def run_evaluation(options: EvaluationOptions) -> Metrics | CocoMetrics:
         scored = score_results_file if is_list(options.results) else score
         return scored(options.results, *where, options.out)
     if options.from_cache is not None:
+        if looks_like_nuscenes(options.dataroot, options.version):
+            DatasetChoice().require_split(*where)  # before a store is opened, which may be far away
         return evaluate_cache(options)
-    DatasetChoice.from_config(load_config(options.config)).require_split(*where)
     return evaluate_checkpoint(options)
+
+
+def looks_like_nuscenes(dataroot: str, version: str) -> bool:
+    """Whether a folder has tables, and no COCO-format annotations beside them."""
+    return (Path(dataroot) / version).is_dir() and not (Path(dataroot) / ANNOTATIONS).is_dir()
 
 
 def is_list(path: str) -> bool:
@@ -107,12 +114,12 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics | CocoMetrics:
     """Predict with a plain detector, strictly loaded, and score."""
     device = told(checked_device(options.device))
     config = load_config(options.config)
+    dataset = DatasetChoice.from_config(config)
+    dataset.require_split(options.dataroot, options.version, options.split)
     pipeline = ImagePipeline.from_config(config.inputs)
     detector = build_detector(config)
     load_official(detector, options.checkpoint)
-    index = DatasetChoice.from_config(config).index(
-        options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s
-    )
+    index = dataset.index(options.dataroot, options.version, options.split, max_gap_s=options.max_gap_s)
     pipeline.require_fit(*index.image_sizes)
     with process_group(device, tensors=False), worker_deaths_told():
         if options.check_images:

@@ -12,6 +12,7 @@ import mmdet.models  # noqa: F401  registers mmdet's backbones and necks
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torch import nn
 
 import camera3d.detectors.bevdepth.detector
 import camera3d.detectors.bevformer.detector
@@ -22,6 +23,7 @@ from camera3d.config_check import check_config
 from camera3d.config_files import find_config
 from camera3d.detectors.protocol import Detector
 from camera3d.errors import ConfigInvalid
+from camera3d.logs import quiet_mmengine
 
 # How constructors complain about their arguments.
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -94,6 +96,22 @@ def build_detector(config: str | Path | Config) -> Detector:
         raise ConfigInvalid(
             f"config {config.filename or ''}: {kind} cannot be built from its `model`:"
             f" {error or type(error).__name__} ({place.filename}, line {place.lineno})"
+        ) from error
+
+
+def draw_weights(detector: nn.Module) -> None:
+    """Draw a detector's first weights; some of mmdet's parts read theirs from a file.
+
+    Raises ConfigInvalid when there is no such file, or no network to get it by.
+    """
+    try:
+        with quiet_mmengine():
+            detector.init_weights()
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the weights that an `init_cfg` of the config names cannot be loaded: {error}. Put the file"
+            " where torch keeps it (TORCH_HOME), or leave it out, such as with"
+            " --cfg-options model.detector.backbone.init_cfg=None, and give --init-from."
         ) from error
 
 

@@ -17,13 +17,17 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob("[!_]*/*.py"))
 # Names of the user's: parameters of the model.
 FREE = ("custom_keys",)
+# Of a detector of mmdet: dicts that no constructor takes apart, and constructors that take anything.
+UNTYPED = ("train_cfg", "test_cfg", "rpn", "rcnn", "rpn_proposal", "nms", "roi_layer", "init_cfg", "sampler")
+UNTYPED += ("bbox_coder",)
 
 
 def keys(value: object, path: tuple = ()) -> Iterator[tuple]:
     """The path of every key of a tree, outermost first."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
-        if isinstance(name, str) and (not path or path[-1] not in FREE):
+        free = (*FREE, *UNTYPED) if "detector" in path else FREE
+        if isinstance(name, str) and (not path or path[-1] not in free):
             yield (*path, name)
         yield from keys(item, (*path, name))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 DETECTORS = Path(__file__).parents[2] / "camera3d/detectors"
-FAMILIES = ("bevdepth", "bevformer", "detr3d")
+FAMILIES = ("bevdepth", "bevformer", "detr3d", "image2d")
 
 
 @pytest.mark.parametrize("folder", [*FAMILIES, "query_based"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from coco_cases import CLASSES, VERSION, write_coco
-from image2d_cases import DETECTORS, write_config
+from image2d_cases import DETECTORS, ROOT, write_config
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.registry import DefaultScope
 
@@ -13,11 +15,10 @@ from camera3d.checkpoint import load_official
 from camera3d.data import DatasetChoice, ImagePipeline, collate_queue, streaming_frames
 from camera3d.data.coco.train_dataset import CocoTrainDataset
 from camera3d.detectors import Detector, build_detector
-from camera3d.detectors.builder import load_config
+from camera3d.detectors.builder import draw_weights, load_config
 from camera3d.detectors.protocol import GroundTruth, TeacherHead
 from camera3d.detectors.samples import ground_truth
 from camera3d.errors import CheckpointMismatch, ConfigInvalid, StartUnfit
-from camera3d.logs import quiet_mmengine
 from camera3d.streaming import frame_inputs
 
 NAMES = tuple(DETECTORS)
@@ -37,8 +38,7 @@ def configs(tmp_path_factory):
 def built(config):
     torch.manual_seed(0)
     detector = build_detector(config)
-    with quiet_mmengine():
-        detector.init_weights()
+    draw_weights(detector)
     return detector
 
 
@@ -178,6 +178,25 @@ def test_refusals(case, tmp_path):
     path.write_text(text.replace(old, new))
     with pytest.raises(ConfigInvalid, match=says):
         see_a_picture(path)
+
+
+def test_the_config_of_the_docs(tmp_path):
+    text = (ROOT / "docs" / "detectors-2d.md").read_text()
+    block = text.split("```python\n")[1].split("```")[0]
+    path = tmp_path / "gfl.py"
+    path.write_text(block.replace("./configs", f"{ROOT}/configs"))
+    config = load_config(path)
+    assert config.model.detector.type == "GFL"
+    with torch.device("meta"):
+        detector = build_detector(config)
+    assert detector.output_specs((1344, 1344))[0].shape == (1, 256, 168, 168)
+
+
+def test_first_weights_that_are_not_there(configs):
+    config = copy.deepcopy(configs["retinanet"])
+    config.model.detector.backbone.init_cfg = {"type": "Pretrained", "checkpoint": "/nowhere/resnet18.pth"}
+    with pytest.raises(ConfigInvalid, match=r"/nowhere/resnet18\.pth.*init_cfg=None"):
+        draw_weights(build_detector(config))
 
 
 def see_a_picture(path):

@@ -15,10 +15,9 @@ from torch import nn
 from camera3d.checkpoint import read_state_dict
 from camera3d.data import DatasetChoice, ImagePipeline, SplitIndex
 from camera3d.detectors import Detector
-from camera3d.detectors.builder import build_detector
+from camera3d.detectors.builder import build_detector, draw_weights
 from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import CheckpointMismatch
-from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.engine.data import require_images, train_loader, val_loader
@@ -116,8 +115,7 @@ def initial_detector(config: Config, options: TrainOptions) -> Detector:
     torch.manual_seed(options.seed)
     detector = build_detector(config)
     detector.history = history_of(config, detector)
-    with quiet_mmengine():
-        detector.init_weights()
+    draw_weights(detector)
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
     # By the keys of its checkpoints, which may be other ones than its modules' names.
     weights = detector.state_dict(keep_vars=True).items()
