@@ -29,12 +29,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "config", help="config of the teacher, one of configs/teacher, or configs/demo/teacher.py"
     )
     parser.add_argument(
-        "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
+        "--dataroot",
+        required=True,
+        help="folder with samples/, maps/ and the version's tables, or in COCO's format",
     )
     parser.add_argument(
-        "--version", required=True, help="nuScenes version: v1.0-mini, v1.0-trainval, v1.0-test"
+        "--version",
+        required=True,
+        help="v1.0-mini, v1.0-trainval, v1.0-test, or of a COCO-format folder such as 2017",
     )
-    parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
+    parser.add_argument(
+        "--split", required=True, help="a split of that version, such as train, or one of splits.json"
+    )
     parser.add_argument(
         "--out", required=True, help="the store to write, e.g. teacher.zarr or s3://bucket/teacher.zarr"
     )

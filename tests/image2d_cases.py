@@ -83,7 +83,6 @@ distort = False
 train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader = dict(batch_size=2, num_workers=0)
 log_interval = 1
-find_unused_parameters = True
 """
 STUDENT = """
 _base_ = './{name}.py'

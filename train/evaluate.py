@@ -1,4 +1,4 @@
-"""Score a detector on a nuScenes split with the official evaluation: NDS, mAP and the true-positive errors.
+"""Score a detector with the official evaluation: nuScenes' NDS, mAP and errors, or COCO's mAP.
 
 Example:
     python train/evaluate.py configs/demo/student.py --checkpoint student/last.pth \\
@@ -36,16 +36,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="with --from-cache: insist on the store with this digest, 12 digits or more of it"
         " (inspect_cache.py info prints it)",
     )
-    parser.add_argument("--results", metavar="FILE", help="score a results JSON in the official format")
     parser.add_argument(
-        "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
+        "--results", metavar="FILE", help="score a results JSON in the official format, nuScenes' or COCO's"
     )
     parser.add_argument(
-        "--version", required=True, help="nuScenes version: v1.0-mini, v1.0-trainval, v1.0-test"
+        "--dataroot",
+        required=True,
+        help="folder with samples/, maps/ and the version's tables, or in COCO's format",
     )
-    parser.add_argument("--split", required=True, help="a split of that version, or one of splits.json")
     parser.add_argument(
-        "--out", metavar="DIR", help="leave results_nusc.json, metrics and precision-recall curves here"
+        "--version",
+        required=True,
+        help="v1.0-mini, v1.0-trainval, v1.0-test, or of a COCO-format folder such as 2017",
+    )
+    parser.add_argument(
+        "--split", required=True, help="a split of that version, such as train, or one of splits.json"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="leave the results JSON, metrics and precision-recall curves here"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images ahead (default 2)")

@@ -24,4 +24,3 @@ inputs = dict(
     to_rgb=True)
 
 distort = False
-find_unused_parameters = True  # a picture may have no box for the heads of a second stage

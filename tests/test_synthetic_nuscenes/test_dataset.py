@@ -25,12 +25,14 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.eval.detection.utils import category_to_detection_name
 
+from camera3d.data.coco.reader import build_coco_index
 from camera3d.data.kept_index import load_or_build_index
 from camera3d.data.names import CAMERA_NAMES, CLASS_NAMES
 from camera3d.data.nuscenes_reader import build_index
 from camera3d.errors import ConfigInvalid
 from synthetic_nuscenes import TRAIN_SPLIT, VAL_SPLIT, VERSION, generate
 from synthetic_nuscenes.__main__ import main
+from synthetic_nuscenes.frames import visible_boxes
 from synthetic_nuscenes.options import OPTIONS_FILE, SyntheticOptions
 from synthetic_nuscenes.rig import CAMERAS
 
@@ -316,3 +318,39 @@ def test_command_answers(tiny, capsys):
     assert "seed: asked for 8" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--out", str(tiny), "--image-size", "450"])
+
+
+def test_coco_boxes_are_of_what_is_visible(tmp_path, tiny):
+    """Both splits are read; boxes lie in the pictures; all else is, byte by byte, as without them."""
+    root = generate(tmp_path / "set", **TINY, processes=1, coco=True)
+    height, width = TINY["image_hw"]
+    for split in (TRAIN_SPLIT, VAL_SPLIT):
+        index = build_coco_index(root, VERSION, split, class_names=CLASS_NAMES, images_per_group=6)
+        assert len(index) == 2 * len(CAMERAS)
+        assert len(index.scene_rows) == 2
+        boxes = index.columns["gt_boxes"]
+        assert len(boxes) > 0
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2:] <= (width, height)).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        assert all((root / frame.image_paths[0]).is_file() for frame in index)
+    with_boxes, without = digests(root), digests(tiny)
+    more = {name for name in with_boxes if name.startswith("annotations/")}
+    assert len(more) == 2
+    assert {n: d for n, d in with_boxes.items() if n not in more | {OPTIONS_FILE}} == {
+        n: d for n, d in without.items() if n != OPTIONS_FILE
+    }
+    assert SyntheticOptions.from_dict(json.loads((root / OPTIONS_FILE).read_text())).coco
+    with pytest.raises(ConfigInvalid, match="coco: asked for False, there is True"):
+        generate(root, **TINY, processes=1)
+
+
+def test_visible_boxes_are_tight():
+    owner = np.full((6, 8), -1)
+    owner[1:5, 2:7] = 3
+    owner[2, 2] = 1  # one pixel of another one in front
+    owner[0, 0:2] = 0
+    named = np.array([True, True, False, True])
+    assert visible_boxes(owner, named, least_pixels=2).tolist() == [[0, 0, 0, 2, 1, 2], [3, 2, 1, 7, 5, 19]]
+    assert visible_boxes(owner, ~named).shape == (0, 6)
+    assert visible_boxes(np.full((2, 2), -1), named).shape == (0, 6)

@@ -80,9 +80,13 @@ class DistillOptions(TrainOptions):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every training command, but for the config."""
     parser.add_argument(
-        "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
+        "--dataroot",
+        required=True,
+        help="folder with samples/, maps/ and the version's tables, or in COCO's format",
     )
-    parser.add_argument("--version", required=True, help="v1.0-mini, v1.0-trainval, or any folder of tables")
+    parser.add_argument(
+        "--version", required=True, help="v1.0-mini, v1.0-trainval, any folder of tables, or such as 2017"
+    )
     parser.add_argument(
         "--work-dir", required=True, help="folder for checkpoints, logs, last.pth and best.pth"
     )
