@@ -206,7 +206,8 @@ class WholeModel:
         if not isinstance(value, dict):
             return [f"{path}: expected a dict, got {value!r}"]
         with DefaultScope.overwrite_default_scope(self.scope):
-            return self._faults(path, value)
+            found = self._faults(path, value)
+        return found or ([] if "type" in value else [f"{path}.type: missing"])
 
     def _faults(self, path: str, value: object) -> list[str]:
         name = path.rpartition(".")[2]
@@ -214,7 +215,11 @@ class WholeModel:
             return [line for i, item in enumerate(value) for line in self._faults(f"{path}.{i}", item)]
         if not isinstance(value, dict) or name in OTHER_TYPES:
             return []
-        found = self._of_type(path, value, INNER.get(name, {})) if "type" in value else []
+        if "type" in value:
+            found = self._of_type(path, value, INNER.get(name, {}))
+        else:  # a part of its owner's settings, unless the word is misspelt
+            near = get_close_matches("type", map(str, value), n=1, cutoff=0.8)
+            found = [unknown(f"{path}.", key, ("type",)) for key in near]
         return found + [line for key, item in value.items() for line in self._faults(f"{path}.{key}", item)]
 
     def _of_type(self, path: str, value: dict, more: Mapping[str, Check]) -> list[str]:

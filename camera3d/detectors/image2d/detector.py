@@ -83,9 +83,12 @@ class MMDetDetector(CameraDetector):
         Raises ConfigInvalid when mmdet has no such config.
         """
         detector = model.get("detector")
-        if not isinstance(detector, dict) or "config" not in detector:
+        if not isinstance(detector, dict):
             return model
-        own = {name: value for name, value in detector.items() if name != "config"}
+        # mmengine notes where a base of another package came from; here it is clear.
+        own = {name: value for name, value in detector.items() if name not in ("config", "_scope_")}
+        if "config" not in detector:
+            return model | {"detector": own}
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
