@@ -56,7 +56,7 @@ class SampleAreas(NamedTuple):
     images: for each compared level (N, h, w) instance areas.
     heatmap: (H, W) float32, the ground truth's, on the teacher's BEV map.
     confidence: (Q,) float32, of the teacher's queries.
-    pictures: for each compared level (1, h, w) what is no padding; empty where pictures fill the input.
+    seen: for each compared level (N, h, w) bool, which cells hold a part of the picture; empty when all do.
     """
 
     hidden_bev: Region | None
@@ -64,7 +64,7 @@ class SampleAreas(NamedTuple):
     images: tuple[Region, ...]
     heatmap: Region | None
     confidence: Region | None
-    pictures: tuple[Region, ...] = ()
+    seen: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class AreaArtist:
     A GPU would need a thousand small launches, and its host would wait for how many cells each area has.
 
     Attributes:
-        hidden_bev, bev, images, heatmap, confidence, pictures: what is drawn, see SampleAreas.
+        hidden_bev, bev, images, heatmap, confidence, seen: what is drawn, see SampleAreas.
     """
 
     maps: ComparedMaps
@@ -84,7 +84,7 @@ class AreaArtist:
     images: bool = False
     heatmap: bool = False
     confidence: bool = False
-    pictures: bool = False
+    seen: bool = False
 
     @torch.no_grad()
     def draw(self, truth: Tensor, teacher: TeacherTargets, frame: Mapping[str, Tensor]) -> SampleAreas:
@@ -112,7 +112,7 @@ class AreaArtist:
             images=tuple(map(Region.of, images)),
             heatmap=Region.of(heatmap(truth, bev)) if self.heatmap else None,
             confidence=Region.of(teacher.confidence(**limits)[0]) if self.confidence else None,
-            pictures=tuple(map(Region.of, picture_cells(frame, maps.levels))) if self.pictures else (),
+            seen=tuple(picture_cells(frame, maps.levels)) if self.seen else (),
         )
 
 

@@ -111,7 +111,7 @@ def area_artist(chosen: DistillerConfig, maps: ComparedMaps, teacher: TeacherDes
         images=any(need.areas and need.image_maps for need in needs),
         heatmap=any(need.heatmap for need in needs),
         confidence=any(need.confidence for need in needs),
-        pictures=any(need.whole_maps and need.image_maps for need in needs),
+        seen=any(need.whole_maps and need.image_maps for need in needs),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from camera3d.detectors import Outputs
@@ -73,9 +74,11 @@ class DistillationStep:
         return [list(level) for level in zip(*(areas.images for areas in self._areas), strict=True)]
 
     @property
-    def pictures(self) -> list[list[Region]]:
-        """Likewise (1, h, w), the cells that are no padding; empty where pictures fill the input."""
-        return [list(level) for level in zip(*(areas.pictures for areas in self._areas), strict=True)]
+    def pv_seen(self) -> list[Tensor | None]:
+        """For each compared level (B, N, h, w) bool, which cells hold a part of the picture; None: all."""
+        if not self._areas[0].seen:
+            return [None] * len(self._maps.levels)
+        return [torch.stack(level) for level in zip(*(areas.seen for areas in self._areas), strict=True)]
 
     @property
     def heatmap(self) -> list[Region]:

@@ -7,14 +7,13 @@ cross-entropy form of the released HeatmapDistiller (the teacher's entropy is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from train.losses.checks import check_shapes, compute_dtype
-from train.losses.regions import Regions, weights_of
+
+UNSEEN = 1e30
 
 
 class ChannelWiseDivergence(nn.Module):
@@ -30,15 +29,15 @@ class ChannelWiseDivergence(nn.Module):
         self.tau, self.weight = tau, weight
 
     def forward(
-        self, student_BNCHW: Tensor, teacher_BNCHW: Tensor, where_BNHW: Regions | None = None
+        self, student_BNCHW: Tensor, teacher_BNCHW: Tensor, seen_BNHW: Tensor | None = None
     ) -> Tensor:
         """Scalar: cross-entropy summed over positions, × τ², divided by the number of channels and images.
 
         Never zero, not even for equal maps: then it is the teacher's entropy. Only the student gets gradient.
 
         Args:
-            where_BNHW: positive at the positions that the distributions are over; None: all of them. An image
-                without such a position counts as zero.
+            seen_BNHW: bool, the positions that count in both maps; None: all. An image without one counts as
+                zero.
 
         Raises ShapeMismatch when the maps differ in any dimension.
         """
@@ -46,16 +45,13 @@ class ChannelWiseDivergence(nn.Module):
             "ChannelWiseDivergence",
             student=(student_BNCHW, (None,) * 5),
             teacher=(teacher_BNCHW, tuple(student_BNCHW.shape)),
+            **({} if seen_BNHW is None else {"seen": (seen_BNHW, _without_channels(student_BNCHW))}),
         )
-        B, N, C, H, W = student_BNCHW.shape
-        where_IS = None
-        if where_BNHW is not None:
-            where = weights_of(where_BNHW)
-            check_shapes("ChannelWiseDivergence", where=(where, (B, N, H, W)))
-            where_IS = (where > 0).flatten(0, 1).flatten(1)
+        B, N, C = student_BNCHW.shape[:3]
         student_ICS = student_BNCHW.flatten(0, 1).flatten(2)
         teacher_ICS = teacher_BNCHW.flatten(0, 1).flatten(2)
-        entropy = _SpatialCrossEntropy.apply(student_ICS, teacher_ICS, where_IS, self.tau)
+        seen_IS = None if seen_BNHW is None else seen_BNHW.flatten(0, 1).flatten(1)
+        entropy = _SpatialCrossEntropy.apply(student_ICS, teacher_ICS, self.tau, seen_IS)
         return entropy * (self.weight * self.tau**2 / max(B * N * C, 1))
 
 
@@ -64,44 +60,43 @@ class _SpatialCrossEntropy(torch.autograd.Function):
 
     In float32 one image at a time, in both directions: autograd would keep the float32 softmaxes of all
     images and levels until the backward pass, four times the bytes of the stored maps. The gradient
-    (p(student) - p(teacher)) / τ needs nothing but the two maps. Positions outside of `where_IS`, if it is
-    given, have probability zero and count as nothing.
+    (p(student) - p(teacher)) / τ needs nothing but the two maps.
     """
 
     @staticmethod
-    def forward(ctx, student_ICS: Tensor, teacher_ICS: Tensor, where_IS: Tensor | None, tau: float) -> Tensor:
-        ctx.save_for_backward(student_ICS, teacher_ICS, where_IS)
-        ctx.tau = tau
-        total = torch.zeros((), dtype=compute_dtype(student_ICS), device=student_ICS.device)
-        for student_CS, teacher_CS, out_S in _images(student_ICS, teacher_ICS, where_IS, tau):
-            terms = teacher_CS.softmax(-1) * student_CS.log_softmax(-1)
-            total -= (terms if out_S is None else terms.masked_fill(out_S, 0)).sum()
+    def forward(
+        ctx, student_ICS: Tensor, teacher_ICS: Tensor, tau: float, seen_IS: Tensor | None = None
+    ) -> Tensor:
+        ctx.save_for_backward(student_ICS, teacher_ICS)
+        ctx.tau, ctx.seen_IS = tau, seen_IS
+        dtype = compute_dtype(student_ICS)
+        total = torch.zeros((), dtype=dtype, device=student_ICS.device)
+        for image, (student_CS, teacher_CS) in enumerate(zip(student_ICS, teacher_ICS, strict=True)):
+            seen_S = None if seen_IS is None else seen_IS[image]
+            log_student = _scaled(student_CS, tau, dtype, seen_S).log_softmax(-1)
+            entropy = -(_scaled(teacher_CS, tau, dtype, seen_S).softmax(-1) * log_student).sum()
+            total += entropy if seen_S is None else entropy * seen_S.any()
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        student_ICS, teacher_ICS, where_IS = ctx.saved_tensors
+        student_ICS, teacher_ICS = ctx.saved_tensors
+        dtype = compute_dtype(student_ICS)
         grad_ICS = torch.empty_like(student_ICS)
-        images = _images(student_ICS, teacher_ICS, where_IS, ctx.tau)
-        for grad_CS, (student_CS, teacher_CS, out_S) in zip(grad_ICS, images, strict=True):
-            difference = student_CS.softmax(-1)
-            difference -= teacher_CS.softmax(-1)
-            if out_S is not None:
-                difference.masked_fill_(out_S, 0)
+        for image, grad_CS in enumerate(grad_ICS):
+            seen_S = None if ctx.seen_IS is None else ctx.seen_IS[image]
+            difference = _scaled(student_ICS[image], ctx.tau, dtype, seen_S).softmax(-1)
+            difference -= _scaled(teacher_ICS[image], ctx.tau, dtype, seen_S).softmax(-1)
             grad_CS.copy_(difference * (grad / ctx.tau))
         return grad_ICS, None, None, None
 
 
-def _images(
-    student_ICS: Tensor, teacher_ICS: Tensor, where_IS: Tensor | None, tau: float
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Of each image the two maps / τ, -inf where it does not count, and where that is."""
-    dtype = compute_dtype(student_ICS)
-    for i, maps in enumerate(zip(student_ICS, teacher_ICS, strict=True)):
-        student_CS, teacher_CS = (feats_CS.to(dtype) / tau for feats_CS in maps)
-        if where_IS is None:
-            yield student_CS, teacher_CS, None
-        else:
-            out_S = ~where_IS[i]
-            yield student_CS.masked_fill(out_S, -torch.inf), teacher_CS.masked_fill(out_S, -torch.inf), out_S
+def _scaled(map_CS: Tensor, tau: float, dtype: torch.dtype, seen_S: Tensor | None) -> Tensor:
+    """The exponents; where nothing was seen one that is as good as no chance, and finite."""
+    scaled = map_CS.to(dtype) / tau
+    return scaled if seen_S is None else scaled.masked_fill(~seen_S, -UNSEEN)
+
+
+def _without_channels(maps_BNCHW: Tensor) -> tuple[int, ...]:
+    return (*maps_BNCHW.shape[:2], *maps_BNCHW.shape[3:])

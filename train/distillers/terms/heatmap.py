@@ -11,7 +11,7 @@ from train.distillers.compared import LevelPair
 from train.distillers.step import DistillationStep
 from train.distillers.terms.term import Needs, Term, TermContext
 from train.losses import ChannelWiseDivergence, HeatmapL2
-from train.losses.regions import Regions
+from train.losses.regions import weights_of
 
 
 class PvDivergence(Term):
@@ -34,14 +34,14 @@ class PvDivergence(Term):
         """See Term."""
         return {
             f"loss_{self.NAME}_{level.number}": self.divergence(
-                step.student[level.student.name], step.teacher.map(level.teacher.name), where
+                step.student[level.student.name], step.teacher.map(level.teacher.name), seen
             )
-            for level, where in zip(self.levels, self.where(step), strict=True)
+            for level, seen in zip(self.levels, self.seen(step), strict=True)
         }
 
-    def where(self, step: DistillationStep) -> Sequence[Regions | None]:
-        """Which cells of each level count; None: all."""
-        return step.pictures or [None] * len(self.levels)
+    def seen(self, step: DistillationStep) -> Sequence[Tensor | None]:
+        """For each level (B, N, h, w) bool, which cells count; None: all."""
+        return step.pv_seen
 
 
 class PvAreaDivergence(PvDivergence):
@@ -50,9 +50,9 @@ class PvAreaDivergence(PvDivergence):
     needs = Needs(image_maps=True, areas=True)
     NAME = "pv_area_divergence"
 
-    def where(self, step: DistillationStep) -> Sequence[Regions | None]:
+    def seen(self, step: DistillationStep) -> Sequence[Tensor | None]:
         """See PvDivergence."""
-        return step.pv_areas
+        return [weights_of(level) > 0 for level in step.pv_areas]
 
 
 class BevHeatmap(Term):
