@@ -27,6 +27,7 @@ CRC_NBYTES = 4
 _SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 _CRC = struct.Struct("<I")
 _MAX_ITEM_NBYTES = 2**31 - 1  # of numpy
+_BLOCK_NBYTES = 2**18  # that is copied and tested together: 2**16 is slower by a tenth, 2**19 as fast
 # Flags and sizes that start a Blosc 1 frame: four bytes, then nbytes, blocksize and cbytes.
 _BLOSC_HEADER = struct.Struct("<4xIII")
 
@@ -199,19 +200,33 @@ class Chunks:
         """
         if self._view is None:
             return self._unpacked()
-        values = self._view.copy()
-        if test:
-            # After the copy, which leaves the bytes in the processor's cache: that is faster than before it.
-            self._test(self._bytes)
+        values = self._copied_and_tested() if test else self._view.copy()
         if self._layout.runs is None:
             return values
         # What fills up the last chunk is left in the memory behind the last row.
         return np.ndarray(self._shape, self._layout.dtype, values)
 
+    def _copied_and_tested(self) -> np.ndarray:
+        # A block is tested while it is in the processor's cache, and the system reads ahead meanwhile.
+        values = np.empty(self._view.shape, self._view.dtype)
+        if self._layout.runs is None:
+            source, copied = self._bytes, values.reshape(-1).view(np.uint8)
+            tested = copied
+        else:
+            source, copied, tested = self._view, values, self._bytes.reshape(-1, self._layout.largest_nbytes)
+        step = max(1, _BLOCK_NBYTES // max(1, tested[:1].nbytes))
+        found = 0
+        for start in range(0, len(source), step):
+            block = slice(start, start + step)
+            copied[block] = source[block]
+            found = google_crc32c.extend(found, tested[block])
+        self._require(f"{found:08x}")
+        return values
+
     def _unpacked(self) -> np.ndarray:
         # Small, so a copy is cheap, and the decompressor never sees a file that changes under its hands.
         frame = self._bytes.tobytes()
-        self._test(frame)
+        self._require(crc32c(frame))
         n_bytes, _, n_compressed = _BLOSC_HEADER.unpack_from(frame)
         values = np.empty(self._shape, self._layout.dtype)
         if (n_bytes, n_compressed) != (values.nbytes, len(frame)):
@@ -222,6 +237,6 @@ class Chunks:
             raise Corrupt(f"compressed chunk cannot be unpacked: {error}") from None
         return values
 
-    def _test(self, data: bytes | np.ndarray) -> None:
-        if crc32c(data) != self._crc32c:
+    def _require(self, found: str) -> None:
+        if found != self._crc32c:
             raise Corrupt("its bytes do not match their CRC-32C")
