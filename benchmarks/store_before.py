@@ -4,8 +4,9 @@
     python benchmarks/store_before.py ../before --samples 8 --rounds 15
 
 Each checkout writes full-size BEVFormer-Base samples of noise with its own code and reads them back; the two
-take turns, so that whatever else the machine does falls on both alike. Warm page cache. Needs 0.3 GB a sample
-on disk. Writes benchmarks/results/store_before.md.
+take turns, so that whatever else the machine does falls on both alike. Arrays that only one of them keeps are
+written and not read. Warm page cache. Needs 0.3 GB a sample on disk. Writes
+benchmarks/results/store_before.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,28 +80,28 @@ def compared(profile: str, args: argparse.Namespace) -> list[list[str]]:
             name: Checkout(tree.resolve(), profile, Path(folder) / name, args.samples)
             for name, tree in (("then", args.before), ("now", ROOT))
         }
+        common = sorted(set.intersection(*(set(checkout.ask("names")) for checkout in checkouts.values())))
+        # The same but for a few cells that are drawn by chance.
+        megabytes = {name: checkout.ask("choose", common) / 1e6 for name, checkout in checkouts.items()}
         for step in STEPS:  # which warms both up
             for checkout in checkouts.values():
-                checkout.seconds(step)
+                checkout.ask(step)
         for turn in tqdm(range(args.rounds), desc=profile, unit="round"):
             order = sorted(checkouts, reverse=bool(turn % 2))
             for step in STEPS:
                 for name in order:
-                    taken[name, step].append(checkouts[name].seconds(step))
-        nbytes = {name: checkout.close() for name, checkout in checkouts.items()}
-    # What a sample holds has changed a little: seconds a byte are compared.
-    rates = {
-        (name, step): [nbytes[name] / one / 1e6 for one in seconds] for (name, step), seconds in taken.items()
-    }
-    return [row(profile, step, rates["then", step], rates["now", step]) for step in STEPS]
+                    taken[name, step].append(checkouts[name].ask(step) / megabytes[name])
+        for checkout in checkouts.values():
+            checkout.close()
+    return [row(profile, step, taken["then", step], taken["now", step]) for step in STEPS]
 
 
 def row(profile: str, step: str, then: Sequence[float], now: Sequence[float]) -> list[str]:
-    """Medians of the MB/s, and what the ratios of the rounds say."""
-    ratios = [old / new for new, old in zip(now, then, strict=True)]
+    """Medians of the seconds a megabyte, and what the ratios of the rounds say."""
+    ratios = [new / old for new, old in zip(now, then, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     verdict = "ok" if middle <= ALLOWED else "undecided" if low <= ALLOWED else "**slower**"
-    rates = [f"{statistics.median(rates):,.0f}" for rates in (then, now)]
+    rates = [f"{1 / statistics.median(seconds):,.0f}" for seconds in (then, now)]
     return [profile, step, *rates, f"{middle:.2f}", f"{low:.2f}-{high:.2f}", verdict]
 
 
@@ -122,24 +124,19 @@ class Checkout:
             text=True,
         )
 
-    def seconds(self, step: str) -> float:
-        """How long the step took there."""
-        return self._ask(step)
-
-    def close(self) -> int:
-        """The bytes that a reader hands out of a scene."""
-        nbytes = int(self._ask("nbytes"))
-        self._process.stdin.close()
-        self._process.wait()
-        return nbytes
-
-    def _ask(self, what: str) -> float:
-        self._process.stdin.write(json.dumps(what) + "\n")
+    def ask(self, *message: object) -> object:
+        """What it answers."""
+        self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
             raise SystemExit(f"the process of {self._process.args} ended")
         return json.loads(answer)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def serve(profile: str, folder: Path, n_samples: int) -> None:
@@ -160,21 +157,27 @@ def serve(profile: str, folder: Path, n_samples: int) -> None:
         written += 1
         write_store(folder / f"written-{written}", spec, values, chosen, n_samples)
 
-    def read(test: bool) -> Callable[[], None]:
-        reader = TargetReader(store, verify_checksums=test)
-        return lambda: [reader[tokens[at]] for at in order] and None
+    readers = {test: TargetReader(store, verify_checksums=test) for test in (True, False)}
+    names: list[str] = []
 
-    steps: Mapping[str, Callable[[], None]] = dict(zip(STEPS, (write, read(True), read(False)), strict=True))
+    def read(test: bool) -> None:
+        for at in order:
+            readers[test].read(tokens[at], names)
+
+    steps = dict(zip(STEPS, (write, partial(read, True), partial(read, False)), strict=True))
     for line in sys.stdin:
-        step = json.loads(line)
-        if step == "nbytes":
-            print(
-                n_samples * sum(array.nbytes for array in TargetReader(store)[tokens[0]].values()), flush=True
-            )
-            continue
-        start = time.perf_counter()
-        steps[step]()
-        print(time.perf_counter() - start, flush=True)
+        what, *rest = json.loads(line)
+        answer: object
+        if what == "names":
+            answer = list(readers[True][tokens[0]])
+        elif what == "choose":
+            (names,) = rest
+            answer = n_samples * sum(a.nbytes for a in readers[True].read(tokens[0], names).values())
+        else:
+            start = time.perf_counter()
+            steps[what]()
+            answer = time.perf_counter() - start
+        print(json.dumps(answer), flush=True)
         for path in folder.glob("written-*"):
             shutil.rmtree(path)
 
