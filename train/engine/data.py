@@ -24,6 +24,7 @@ from camera3d.data.coco.train_dataset import CocoTrainDataset
 from camera3d.data.datasets import COCO
 from camera3d.data.lidar_depth import LIDAR_DEPTH
 from camera3d.data.queue_dataset import INPUT_NAMES
+from camera3d.data.shared_memory import PREFETCHED, RoomForBatches
 from camera3d.data.worker_errors import TellingLoader
 from camera3d.errors import ConfigInvalid, ImagesBroken
 from train.engine.sampler import ResumableSampler, class_balanced_rows
@@ -109,7 +110,8 @@ def _loader(dataset: Dataset, sampler: Sampler, batch_size: int, workers: int) -
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate_queue,
+        collate_fn=RoomForBatches(collate_queue),
+        prefetch_factor=PREFETCHED if workers else None,
         pin_memory=torch.cuda.is_available(),
         # The reader's checksums and open files live as long as its worker.
         persistent_workers=workers > 0,
