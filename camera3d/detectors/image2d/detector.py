@@ -98,7 +98,10 @@ class MMDetDetector(CameraDetector):
                 f"model.detector.config {detector['config']!r}: mmdet has no such config ({error}). Name"
                 " one as in mmdet::gfl/gfl_r50_fpn_1x_coco.py."
             ) from error
-        return model | {"detector": Config._merge_a_into_b(own, whole)}
+        try:
+            return model | {"detector": Config._merge_a_into_b(own, whole)}
+        except (TypeError, KeyError, IndexError) as error:
+            raise ConfigInvalid(f"model.detector does not fit {detector['config']}: {error}") from error
 
     @property
     def has_queries(self) -> bool:
