@@ -36,9 +36,9 @@ def draw_sample(sample: Sample, png: Path, dataroot: Path | None = None) -> None
     panels = [] if sample.on_picture else bev_panels(sample)
     cameras = camera_seats(sample.spec.inputs.camera_order)
     height, width = sample.spec.inputs.image_shape[:2]
-    columns = min(len(cameras) + 1, _COLUMNS)
+    columns = min(len(cameras), _COLUMNS)
     rows = -(-len(cameras) // columns)
-    camera_block_in = rows * (_WIDTH_IN / columns * height / width + 0.2)
+    camera_block_in = rows * (_WIDTH_IN / max(columns, 2) * height / width + 0.2)
     files = truth = None
     if dataroot is not None:
         tables = dataset_of(sample.spec, dataroot)
