@@ -24,9 +24,9 @@ from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.data.streaming import StreamingItem
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import load_config
+from camera3d.fixed_numerics import fixed_numerics
 from extract.engine import dump
 from extract.focal_areas import FocalOptions
-from extract.numerics import fixed_numerics
 from extract.run import DumpOptions, load_teacher
 from extract.store_spec import ARRAY_GROUPS, build_store_spec
 from synthetic_nuscenes import generate

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import numpy as np
 
@@ -67,6 +67,24 @@ class ArraySpec(Fact):
         tuple[float, ...] | None, optional(each(number(-MAX_EXTENT_M, MAX_EXTENT_M), minimum=6))
     ] = None
     frame: Annotated[str | None, optional(one_of(*FRAMES))] = None
+
+    @classmethod
+    def of_output(cls, output: Any) -> Self:
+        """What a detector says about one of its outputs: the same fields, but for how it is compressed.
+
+        Raises SpecInvalid when no store could hold it.
+        """
+        return cls(
+            name=output.name,
+            role=output.role,
+            dtype=output.dtype,
+            shape=tuple(output.shape),
+            dimension_names=tuple(output.dimension_names),
+            compressed=False,
+            stride=None if output.stride is None else float(output.stride),
+            extent_m=output.extent_m,
+            frame=output.frame,
+        )
 
     @property
     def is_map(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from cache_schema.disk_room import explained, missing_nbytes
 from cache_schema.errors import AlreadyPublished, FingerprintMismatch, SampleMissing, StoreNotFound
 from cache_schema.fingerprint import difference
 from cache_schema.spec import StoreSpec
@@ -23,11 +24,10 @@ from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.devices import checked_device, told
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
+from camera3d.fixed_numerics import fixed_numerics
 from camera3d.logs import quiet_mmengine
-from extract.disk_errors import explained, missing_nbytes
 from extract.engine import DumpReport, dump
 from extract.focal_areas import FocalAreas, FocalOptions, covered_frame, covered_m
-from extract.numerics import fixed_numerics
 from extract.sharding import process_shard, scenes_of
 from extract.sharing import one_dump_at_a_time
 from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec, require_teacher
