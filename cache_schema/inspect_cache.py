@@ -50,6 +50,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--dataroot", type=Path, help="folder of the dataset: draw its images and its ground truth too"
     )
     show.add_argument("--min-score", type=float, default=0.3, help="of boxes that are drawn (default 0.3)")
+    show.add_argument(
+        "--layer", metavar="NAME", help="queries and boxes of this layer, where the layer has them"
+    )
 
     report = command("report", "One HTML page of a store: facts, health, samples with boxes, histograms.")
     report.add_argument("store", help="folder of the store, or s3://bucket/prefix")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-from cache_schema import __version__
+from cache_schema import __version__, names
 from cache_schema.array_spec import ArraySpec
 from cache_schema.errors import Problem, SchemaTooNew, SchemaTooOld, shown
 from cache_schema.fields import (
@@ -104,6 +104,14 @@ class FocalFacts(Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerFacts(Fact):
+    """What a layer was made of; of such a store `teacher` tells of the head that made it."""
+
+    store_digest: Annotated[str, sha256]  # of the store that it is a layer of
+    reads: Annotated[str, names.array_name]  # the array of that store that the head read
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreSpec(Fact):
     """Everything that holds for the whole store."""
 
@@ -115,8 +123,16 @@ class StoreSpec(Fact):
     dataset: Annotated[DatasetFacts, fact(DatasetFacts)]
     numerics: Annotated[NumericsFacts, fact(NumericsFacts)]
     focal: Annotated[FocalFacts | None, optional(fact(FocalFacts))] = None  # of profile `focal` only
+    layer: Annotated[LayerFacts | None, optional(fact(LayerFacts))] = None  # of a layer of another store only
     schema_version: Annotated[int, integer(1)] = SCHEMA_VERSION
     written_by: Annotated[str, text()] = f"focalcache {__version__}"  # the release that began the store
+
+    def to_dict(self) -> dict[str, Any]:
+        """See Fact. A store that is no layer says nothing of layers."""
+        raw = super().to_dict()
+        if self.layer is None:
+            del raw["layer"]
+        return raw
 
     @cached_property
     def stored_arrays(self) -> tuple[ArraySpec, ...]:

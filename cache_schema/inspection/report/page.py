@@ -88,16 +88,17 @@ def _bytes_chart(facts: Mapping[str, Any]) -> str:
 def _health(findings: Findings | None) -> str:
     if findings is None:
         return "<p>Not looked at, as --skip-verify was given. Run verify to read every byte.</p>"
+    found = findings.all_faults()
     if findings.complete:
         verdict = '<p class="good">Every byte is as it was written.</p>'
-    elif findings.faults:
-        verdict = f'<p class="bad">{counted(len(findings.faults), "fault")}.</p>'
+    elif found:
+        verdict = f'<p class="bad">{counted(len(found), "fault")}.</p>'
     else:
         verdict = '<p class="bad">Not all of the plan is there yet; what is there has no fault.</p>'
-    faults = table(("File", "What is wrong"), [(f.path, f.what) for f in findings.faults[:_MOST_FAULTS]])
-    more = len(findings.faults) - _MOST_FAULTS
+    faults = table(("File", "What is wrong"), [(f.path, f.what) for f in found[:_MOST_FAULTS]])
+    more = len(found) - _MOST_FAULTS
     rest = f"<p>{more:,} more: run verify for all of them.</p>" if more > 0 else ""
-    return verdict + pairs(summary_rows(findings)) + (faults if findings.faults else "") + rest
+    return verdict + pairs(summary_rows(findings)) + (faults if found else "") + rest
 
 
 def _gallery(frames: Mapping[str, Any], unreadable: Sequence[str]) -> str:
