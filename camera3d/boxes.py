@@ -20,10 +20,18 @@ BOX_CONVENTION = (
     "LiDAR frame, metres and radians; x, y, z of the gravity centre, l, w, h, right-handed yaw (0 along +x), "
     "vx, vy"
 )
-QUERY_BOX_ENCODING = (
-    "LiDAR frame, metres and radians; cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
+_QUERY_BOX_ENCODING = (
+    "{} frame, metres and radians; cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
     "(-yaw - pi/2), vx, vy"
 )
+
+
+def query_box_encoding(frame: str) -> str:
+    """What a store says about query boxes whose frame is "lidar" or "ego"."""
+    return _QUERY_BOX_ENCODING.format({"lidar": "LiDAR"}.get(frame, frame))
+
+
+QUERY_BOX_ENCODING = query_box_encoding("lidar")
 
 
 def limit_period(angle_rad: Tensor) -> Tensor:

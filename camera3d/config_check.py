@@ -94,6 +94,7 @@ CONFIG = Section(
         "unknown_velocity": choice(*UNKNOWN_VELOCITIES),
         "lidar_depth": FLAG,
         "teacher": OrNone(TEXT),
+        "cache_layer": OrNone(TEXT),
         "distiller": OrNone(DICT),
         "history": choice("queue", "stream"),
         "queue_length": whole(1),

@@ -60,6 +60,8 @@ WORDS = {
     " cosine over all epochs",
     "point_cloud_range": "x, y, z minimum, then maximum, in metres; `model` takes it from here",
     "queue_length": "frames of a sample, the last one with ground truth",
+    "cache_layer": "name of the store's layer whose queries and detections are read, see"
+    " [Training](../train.md#a-distillation-head); of distillation configs",
     "teacher": "config of the teacher, relative to this file; of distillation configs",
     "train_cfg": "see the rows below it",
     "train_cfg.max_epochs": "epochs of the training",
@@ -122,6 +124,8 @@ GIVEN = {
     "data_preprocessor", "init_cfg", "kwargs", "num_classes", "num_levels", "levels", "restore", "sampling",
     "projections", "image_maps",
 }  # fmt: skip
+# What a distillation head is told by its store.
+FROM_STORE = {"class_names", "bev_map"}
 # Required of the class that checks a config, and not of the config.
 MAY_BE_EMPTY = {"distiller: terms", "distiller: areas"}
 
@@ -141,6 +145,7 @@ def page() -> str:
     from camera3d.detectors.bevformer.detector import BEVFormer
     from camera3d.detectors.detr3d.builder import build_detr3d_head
     from camera3d.detectors.detr3d.detector import DETR3D
+    from camera3d.detectors.query_based.distillation_head import DistillationHead
     from train.distillers.areas import AreaOptions
     from train.distillers.config import DistillerConfig
     from train.distillers.terms import TERMS
@@ -157,6 +162,7 @@ def page() -> str:
         "## `inputs`",
         _table(_of_dataclass("inputs", ImagePipeline, leave={"distortion"})),
     ]
+    told = _documented(DistillationHead)
     heads = {"BEVFormer": (BEVFormer, build_bevformer_head), "DETR3D": (DETR3D, build_detr3d_head)}
     for name, (detector, build) in heads.items():
         given = {"class_names", "point_cloud_range", "num_cameras"}
@@ -173,6 +179,9 @@ def page() -> str:
         _table(_of_class("criterion", BEVDepthCriterion)),
         "`decode_rule` of BEVDepth:",
         _table(_of_dataclass("decode_rule", DecodeRule)),
+        "## `model` with `type='DistillationHead'`",
+        "Classes and BEV map are those of the store.",
+        _table(_of_function("distillation head", DistillationHead.__init__, leave=FROM_STORE, told=told)),
         "## `distiller`",
         _table(_of_dataclass("distiller", DistillerConfig)),
         "## `distiller.areas`",

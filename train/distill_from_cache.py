@@ -24,6 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--cache", help="the store: a folder, or s3://bucket/prefix")
     parser.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="read queries and detections of this layer of the store, which train_distillation_head.py made"
+        " (default: the config's cache_layer, or none)",
+    )
+    parser.add_argument(
         "--expect-digest",
         metavar="HEX",
         help="insist on the store with this digest, 12 digits or more (inspect_cache.py info prints it)",
@@ -54,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.print_config:
             return printed_config(args)
         shared = vars(options_of(args))
-        names = ("cache", "expect_digest", "allow_partial", "teacher_source")
+        names = ("cache", "layer", "expect_digest", "allow_partial", "teacher_source")
         own = {name: getattr(args, name) for name in names}
         weights = distill(DistillOptions(**shared, **own, teacher_checkpoint=args.teacher_checkpoint))
     except (CacheError, Camera3DError) as error:

@@ -31,6 +31,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="its weights, loaded strictly")
     parser.add_argument("--from-cache", metavar="STORE", help="evaluate the teacher that dumped this store")
     parser.add_argument(
+        "--layer", metavar="NAME", help="with --from-cache: evaluate the head that made this layer instead"
+    )
+    parser.add_argument(
         "--expect-digest",
         metavar="HEX",
         help="with --from-cache: insist on the store with this digest, 12 digits or more of it"

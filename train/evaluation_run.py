@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, load_or_build_index
@@ -34,6 +35,7 @@ class EvaluationOptions:
     config: str | None = None
     checkpoint: str | None = None
     from_cache: str | None = None
+    layer: str | None = None  # of the store, whose detections are scored
     expect_digest: str | None = None  # of the store, or its first 12 digits or more
     results: str | None = None
     out: str | None = None
@@ -72,6 +74,8 @@ def check_options(options: EvaluationOptions) -> None:
         )
     if options.expect_digest is not None and options.from_cache is None:
         raise ConfigInvalid("--expect-digest is of a store: name it with --from-cache, or leave it out")
+    if options.layer is not None and options.from_cache is None:
+        raise ConfigInvalid("--layer is of a store: name it with --from-cache, or leave it out")
     if options.check_images and options.config is None:
         raise ConfigInvalid("--check-images is of a detector that sees images: leave it out")
     if options.workers < 0:
@@ -106,11 +110,13 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics:
 
 
 def evaluate_cache(options: EvaluationOptions) -> Metrics:
-    """Score what the teacher of a store detected.
+    """Score what the teacher of a store, or the head of one of its layers, detected.
 
     Raises ResultsIncomplete when it lacks samples of the split, with their count and the first tokens.
     """
     reader = TargetReader(options.from_cache, expect_digest=options.expect_digest)
+    if options.layer is not None:
+        reader = open_layer(reader, options.layer)
     check_replayable(reader)
     class_names = reader.spec.outputs.class_names
     check_class_names(class_names)

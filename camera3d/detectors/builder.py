@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 import camera3d.detectors.bevdepth.detector
 import camera3d.detectors.bevformer.detector
 import camera3d.detectors.detr3d.detector
+import camera3d.detectors.query_based.distillation_head
 import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution
 from camera3d.config_check import check_config
 from camera3d.config_files import find_config

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
-import bevdepth_cases
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import VERSION, write_ten_classes
+from bevdepth_stages import make_case
+from evaluation_cases import VERSION
 from mmengine.config import Config
 from train_cases import prepare, recorded_losses
 
@@ -18,12 +17,11 @@ from cache_schema import inspect_cache
 from cache_schema.reader import TargetReader
 from camera3d.boxes import move_boxes
 from camera3d.checkpoint import load_official
-from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
+from camera3d.data import ImagePipeline, StreamingFrames
 from camera3d.detectors import build_detector
 from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area
 from camera3d.streaming import run_scene
-from extract.dump_teacher import main as dump
 from train.distill_from_cache import main as distil
 from train.distillers.areas import AreaOptions, heatmap, image_areas
 from train.engine.data import train_loader
@@ -31,67 +29,15 @@ from train.engine.run import DistillOptions
 from train.evaluate import main as evaluate
 from train.targets import TargetsUnfit
 
-ROOT = bevdepth_cases.ROOT
 pytestmark = [pytest.mark.filterwarnings("ignore:nuScenes v1"), pytest.mark.usefixtures("one_thread")]
-TERMS = {"pv_generation": {}, "pv_divergence": {}, "bev_generation": {}, "bev_heatmap": {}}
 RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
-
-
-def small_config() -> Config:
-    """ResNet-18 of 8 channels, 7 depth bins, 16×16 cells, two key frames."""
-    config = Config.fromfile(ROOT / "configs/student/bevdepth_r50_2key.py")
-    config.model.img_backbone.update(depth=18, base_channels=8, frozen_stages=-1)
-    config.model.update(
-        image_hw=(32, 96),
-        neck_channels=4,
-        depth_channels=16,
-        context_channels=8,
-        depth_bins_m=(2.0, 58.0, 8.0),
-        voxel_size_m=(6.4, 6.4, 8.0),
-        trunk_channels=8,
-        bev_neck_channels=4,
-        decode_rule={"max_cells": 40},
-    )
-    config.inputs.update(scale=1.0, pad_hw=(32, 96))
-    config.train_cfg = {"max_epochs": 2, "val_interval": 2}
-    config.train_dataloader = {"batch_size": 2, "num_workers": 0}
-    config.log_interval, config.amp = 1, None
-    return config
-
-
-def write_sweeps(dataroot: Path, index) -> None:
-    """Some thousand points around the vehicle in every keyframe."""
-    for row in range(len(index)):
-        path = dataroot / index[row].lidar_path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        random = np.random.RandomState(row)
-        points = np.zeros((3000, 5), dtype=np.float32)
-        points[:, :2] = random.uniform(-40, 40, (3000, 2))
-        points[:, 2] = random.uniform(-2, 3, 3000)
-        path.write_bytes(points.tobytes())
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory, one_thread):
-    """Data with LiDAR, configs of a teacher and a student, weights, and the store of every profile."""
-    folder = tmp_path_factory.mktemp("bevdepth")
-    dataroot = write_ten_classes(tmp_path_factory.mktemp("nuscenes"))
-    config = small_config()
-    config.dump(folder / "teacher.py")
-    torch.save({"state_dict": bevdepth_cases.state_dict(build_detector(config))}, folder / "teacher.pth")
-    config.merge_from_dict({"teacher": "teacher.py", "distiller": {"terms": TERMS}})
-    config.dump(folder / "student.py")
-    data = ["--dataroot", str(dataroot), "--version", VERSION, "--split", "all"]
-    stores = {}
-    for profile in ("exact", "compact", "focal"):
-        stores[profile] = folder / f"{profile}.zarr"
-        options = ["--profile", profile, "--workers", "0", "--threads", "1", "--focal-margins", "12.8,1"]
-        command = [str(folder / "teacher.py"), *data, "--checkpoint", str(folder / "teacher.pth"), *options]
-        # No sweep is there yet: a dump needs none.
-        assert dump([*command, "--out", str(stores[profile])]) == 0
-    index = load_or_build_index(str(dataroot), VERSION, "all")
-    write_sweeps(dataroot, index)
-    return SimpleNamespace(folder=folder, dataroot=dataroot, data=data, index=index, **stores)
+    """See make_case."""
+    folders = (tmp_path_factory.mktemp(name) for name in ("bevdepth", "nuscenes"))
+    return make_case(*folders, ("exact", "compact", "focal"))
 
 
 def seen_by_hand(case):

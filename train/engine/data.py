@@ -104,7 +104,7 @@ def train_loader(
         pin_memory=torch.cuda.is_available(),
         # The reader's checksums and open files live as long as its worker.
         persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
     )
 
 
@@ -132,7 +132,8 @@ def val_loader(config: Config, index: NuScenesIndex, dataroot: str | Path) -> Da
     return DataLoader(frames, batch_size=None)
 
 
-def _one_thread(worker: int) -> None:
+def one_thread(worker: int) -> None:
+    """Of a data worker, in which it is called first."""
     # Workers share the cores with the training and with each other.
     import cv2
 

@@ -65,6 +65,8 @@ class DistillOptions(TrainOptions):
     Attributes:
         cache: the store; needed when `teacher_source` is `cache`.
         teacher_source: cache, live or live_fd.
+        layer: of the store, whose queries and detections are read in place of the teacher's; None takes the
+            config's `cache_layer`.
         teacher_checkpoint: weights of a live teacher; with a cache, what the store must have been made of.
         allow_partial: train on the scenes that the store holds.
         expect_digest: of the store, or its first 12 digits or more.
@@ -72,12 +74,46 @@ class DistillOptions(TrainOptions):
 
     cache: str | None = None
     teacher_source: str = "cache"
+    layer: str | None = None
     teacher_checkpoint: str | None = None
     allow_partial: bool = False
     expect_digest: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions(TrainOptions):
+    """The training of a distillation head, on the frames of a store, and the layer that it writes there.
+
+    Attributes:
+        cache: the store.
+        layer: name of the layer.
+        min_score: of queries that the layer keeps.
+        threads: CPU threads while the layer is written; its bytes depend on them.
+        expect_digest: of the store, or its first 12 digits or more.
+    """
+
+    cache: str
+    layer: str
+    min_score: float = 0.1
+    threads: int | None = None
+    expect_digest: str | None = None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the trainings on images, but for the config."""
+    add_shared_arguments(parser)
+    parser.add_argument("--split", help="frames to train on (default: the version's own, such as train)")
+    parser.add_argument(
+        "--val-split", help=f"frames to evaluate on (default: the version's own; {NO_SPLIT}: no evaluation)"
+    )
+    parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="decode every image once before the first step, so that no damaged file stops a long run",
+    )
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every training command, but for the config."""
     parser.add_argument(
         "--dataroot", required=True, help="folder with samples/, maps/ and the version's tables"
@@ -85,10 +121,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", required=True, help="v1.0-mini, v1.0-trainval, or any folder of tables")
     parser.add_argument(
         "--work-dir", required=True, help="folder for checkpoints, logs, last.pth and best.pth"
-    )
-    parser.add_argument("--split", help="frames to train on (default: the version's own, such as train)")
-    parser.add_argument(
-        "--val-split", help=f"frames to evaluate on (default: the version's own; {NO_SPLIT}: no evaluation)"
     )
     parser.add_argument(
         "--init-from", metavar="FILE", help="checkpoint to start from: every weight that fits"
@@ -115,11 +147,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="check everything, print what would be done, and write nothing"
     )
     add_print_config(parser)
-    parser.add_argument(
-        "--check-images",
-        action="store_true",
-        help="decode every image once before the first step, so that no damaged file stops a long run",
-    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",

@@ -1,4 +1,4 @@
-"""The two trainings: a detector alone, and a student with a teacher's targets."""
+"""The trainings: a detector alone, a student with a teacher's targets, a head on a store's maps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import barrier
 from mmengine.logging import print_log
 from torch import nn
+from torch.utils.data import DataLoader
 
 from camera3d.checkpoint import read_state_dict
 from camera3d.data import ImagePipeline, NuScenesIndex, load_or_build_index
@@ -19,13 +21,14 @@ from camera3d.detectors.builder import build_detector
 from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
+from train.distillation_head import append_layer, head_setting
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.engine.data import default_splits, require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
 from train.engine.kernels import repeatable
 from train.engine.log_lines import head, weights_of_terms
-from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
+from train.engine.options import NO_SPLIT, DistillOptions, HeadOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner, require_schedule
 from train.engine.segments import history_of
@@ -98,6 +101,40 @@ def distill(options: DistillOptions) -> Path | str:
         )
 
 
+def train_head(options: HeadOptions) -> Path | str:
+    """Train a distillation head on the BEV maps of a store, and write what it says there as a layer.
+
+    Returns the layer's place, or what a dry run found. Everything that can be told before the first step is.
+
+    Raises:
+        CacheError, Camera3DError: something the user can put right.
+    """
+    config = options.load_config()
+    with (
+        repeatable(config.get("deterministic", False)),
+        process_group(told(checked_device(options.device))) as device,
+    ):
+        setting = head_setting(config, options)
+        head = initial_detector(setting.config, options)
+        done = _train(
+            head,
+            setting.config,
+            options,
+            setting.index,
+            None,
+            device,
+            targets=setting.reader.digest,
+            make_loader=setting.loader,
+            sees_images=False,
+            told=setting.told,
+        )
+        if options.dry_run:
+            return f"{done}\n{setting.layer_told()}"
+        barrier()  # the first process has exported the weights
+        head.load_state_dict(read_state_dict(done))
+        return append_layer(head, setting, options, device)
+
+
 def indices(options: TrainOptions) -> tuple[NuScenesIndex, NuScenesIndex | None]:
     """The frames to train and to evaluate on."""
     split, val_split = options.split, options.val_split
@@ -158,6 +195,8 @@ def _train(
     *,
     targets: str,
     transforms: Sequence[Callable] = (),
+    make_loader: Callable[..., DataLoader] = train_loader,
+    sees_images: bool = True,
     told: Mapping[str, str] | None = None,
 ) -> Path | str:
     require_schedule(config)
@@ -168,7 +207,7 @@ def _train(
         if options.check_images:
             require_images(options.dataroot, index, validation)
         given = config.get("train_dataloader", {})
-        loader = train_loader(
+        loader = make_loader(
             config,
             index,
             options.dataroot,
@@ -189,7 +228,8 @@ def _train(
             device=device,
         )
         if options.dry_run:
-            return dry_run(said, model, config, options, loader, (index, validation), device)
+            seen = (index, validation) if sees_images else ()
+            return dry_run(said, model, config, options, loader, seen, device)
         runner = build_runner(
             model,
             config,

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from cache_schema.fingerprint import digest
+from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames
@@ -71,17 +72,28 @@ def target_setting(
 
 
 def from_store(
-    config: Config, chosen: DistillerConfig, student: Detector, reader: TargetReader, index: NuScenesIndex
+    config: Config,
+    chosen: DistillerConfig,
+    student: Detector,
+    reader: TargetReader,
+    index: NuScenesIndex,
+    layer: TargetReader | None = None,
 ) -> TargetSetting:
-    """The targets of an open store. Raises TargetsUnfit when it does not go with student and terms."""
-    teacher = TeacherDescription.of_store(reader)
+    """The targets of an open store, and of its layer where there is one.
+
+    Raises TargetsUnfit when it does not go with student and terms.
+    """
+    teacher = TeacherDescription.of_store(reader, layer)
+    layer_spec = None if layer is None else layer.spec
     maps = compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), teacher)
     wanted = wanted_arrays(chosen, maps, teacher)
-    check_store(reader.spec, wanted, tuple(n for n, needs in chosen.needs.items() if needs.whole_maps))
+    whole = tuple(n for n, needs in chosen.needs.items() if needs.whole_maps)
+    check_store(reader.spec, wanted, whole, layer_spec)
     names = dict.fromkeys(name for term in wanted.values() for name in term)
-    layout = TargetLayout.of_store(reader.spec)
-    transforms = (CachedTargets(reader, names), DrawAreas(area_artist(chosen, maps, teacher), layout))
-    return TargetSetting(digest(reader.spec), index, teacher, maps, CacheSource(layout), transforms)
+    layout = TargetLayout.of_store(reader.spec, layer_spec)
+    transforms = (CachedTargets(reader, names, layer), DrawAreas(area_artist(chosen, maps, teacher), layout))
+    name = digest(reader.spec) + ("" if layer is None else f", layer {digest(layer.spec)}")
+    return TargetSetting(name, index, teacher, maps, CacheSource(layout), transforms)
 
 
 def _cached(
@@ -98,13 +110,19 @@ def _cached(
     expected = expectation(config, index, load_config(path) if path else None, checkpoint)
     reader = TargetReader(options.cache, expect=expected, expect_digest=options.expect_digest)
     index = covered(index, reader, allow_partial=options.allow_partial)
-    setting = from_store(config, chosen, student, reader, index)
+    name = options.layer or config.get("cache_layer")
+    layer = None if name is None else open_layer(reader, name)
+    setting = from_store(config, chosen, student, reader, index, layer)
     heatmap = any(needs.heatmap for needs in chosen.needs.values())
-    check_areas(reader.spec, vars(chosen.areas), heatmap=heatmap)
+    for spec in (reader.spec, *([] if layer is None else [layer.spec])):
+        check_areas(spec, vars(chosen.areas), heatmap=heatmap)
     if terms := chosen.reading_confidence:
         tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
-        check_confidence(reader, tokens, terms, min_score=chosen.areas.min_score)
-    return replace(setting, told=told_of_store(reader))
+        check_confidence(layer or reader, tokens, terms, min_score=chosen.areas.min_score)
+    told = told_of_store(reader)
+    if layer is not None:
+        told["layer"] = f"{name}, {layer.spec.teacher.detector}, digest {layer.digest[:12]}"
+    return replace(setting, told=told)
 
 
 def told_of_store(reader: TargetReader) -> dict[str, str]:
@@ -140,6 +158,11 @@ def _live(
         raise ConfigInvalid(
             "--teacher-source live_fd shows the teacher the student's queue, and with history='stream' there"
             " is none: take a cache, or --teacher-source live"
+        )
+    if options.layer is not None or config.get("cache_layer") is not None:
+        raise ConfigInvalid(
+            f"--teacher-source {options.teacher_source} reads no store, and a layer is one of a store: leave"
+            " --layer, or cache_layer of the config, out"
         )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:

@@ -75,16 +75,22 @@ def covered(index: NuScenesIndex, reader: TargetReader, *, allow_partial: bool) 
     )
 
 
-def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_maps: tuple[str, ...]) -> None:
+def check_store(
+    spec: StoreSpec,
+    wanted: Mapping[str, tuple[str, ...]],
+    whole_maps: tuple[str, ...],
+    layer: StoreSpec | None = None,
+) -> None:
     """Whether the store holds what each term reads.
 
     Args:
         wanted: by term, the teacher's outputs, which it gives.
         whole_maps: the terms that compare whole maps.
+        layer: of the store, where one is read.
 
     Raises TargetsUnfit with a line for every term that cannot be had, and what would do.
     """
-    held = {array.name for array in spec.arrays}
+    held = {array.name for one in (spec, layer) if one is not None for array in one.arrays}
     roles = {array.name: array.role for array in spec.teacher_outputs}
     faults = []
     for term, names in wanted.items():
@@ -126,8 +132,9 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = 
     drawn = spec.focal.areas
     kept = {"min_score": spec.focal.min_score}
     kept |= {name: drawn.get(name) for name in ("at_most", "bev_margin_m", "pv_margin_cells")}
+    made = "store was dumped" if spec.layer is None else "layer was made"
     faults = [
-        f"areas.{name}: {areas[name]:g}, and the store was dumped with {limit:g}"
+        f"areas.{name}: {areas[name]:g}, and the {made} with {limit:g}"
         for name, limit in kept.items()
         if limit is not None and (areas[name] < limit if name == "min_score" else areas[name] > limit)
     ]
@@ -138,9 +145,12 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = 
             f" {margin:g}"
         )
     if faults:
+        what, remedy = "store (profile focal)", "dump again with --focal-min-score and --focal-margins"
+        if spec.layer is not None:
+            what, remedy = "layer", "make another layer with --min-score"
         raise TargetsUnfit(
-            f"the areas of the terms reach beyond what the store (profile focal) kept:\n{shown(faults)}\n"
-            "Set them to what was kept, or dump again with --focal-min-score and --focal-margins."
+            f"the areas of the terms reach beyond what the {what} kept:\n{shown(faults)}\n"
+            f"Set them to what was kept, or {remedy}."
         )
 
 

@@ -47,7 +47,7 @@ class TeacherTargets:
         return maps[0][None] if len(maps) == 1 else torch.stack(maps)
 
     def queries(self, name: str) -> Tensor:
-        """(B, L, Q, …) array of the object queries. Of profile `focal`: zero for those that are not kept."""
+        """(B, L, Q, …) array of the object queries, zero for those that were not kept."""
         with torch.autocast(self._device_type, enabled=False):
             return torch.stack([self._sample_queries(sample, name) for sample in self.samples])
 
@@ -83,13 +83,13 @@ class TeacherTargets:
         return next(iter(self.samples[0].values())).device.type
 
     def _rows(self, sample: Mapping[str, Tensor], name: str) -> Tensor:
-        """(n, L, …): queries first. All Q of them but for profile `focal`."""
+        """(n, L, …): queries first. All Q of them unless only the confident ones are there."""
         values = sample[name]
-        return values if self.layout.profile == "focal" else values.movedim(self.layout.query_axes[name], 0)
+        return values if self.layout.only_confident else values.movedim(self.layout.query_axes[name], 0)
 
     def _kept(self, sample: Mapping[str, Tensor]) -> Tensor | None:
         """(Q,) bool, None when all are kept."""
-        return sample[CONFIDENT_ARRAY] if self.layout.profile == "focal" else None
+        return sample[CONFIDENT_ARRAY] if self.layout.only_confident else None
 
     def _sample_queries(self, sample: Mapping[str, Tensor], name: str) -> Tensor:
         rows, kept = self._rows(sample, name), self._kept(sample)
