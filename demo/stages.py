@@ -265,6 +265,14 @@ class Stages:
         made = self.folder / f"{name}.zarr"
         return self.run(name, command, makes=made, reads=[checkpoint], processes=processes)
 
+    def head(self, name: str, config: Path, *, store: str, layer: str) -> float:
+        """A distillation head trained on the store `store`.zarr, which leaves a layer there."""
+        place = self.folder / f"{store}.zarr"
+        options = {"cache": place, "layer": layer, "threads": self.threads or 1}
+        script = ROOT / "train" / "train_distillation_head.py"
+        command = [script, config, *self._training(name, 0), *_flags(options), "--resume"]
+        return self.run(name, command, makes=place / "layers" / layer / "sealed.json")
+
     def evaluate(self, name: str, config: Path, checkpoint: Path, *, processes: int = 1) -> float:
         """A detector's metrics on the val split, below `name`/validation as a training leaves them."""
         out = self.folder / name / "validation"
