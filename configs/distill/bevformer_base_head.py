@@ -1,5 +1,5 @@
 """A distillation head on the BEV maps of BEVFormer-Base, of the size of its own: a trained one in place of the frozen."""
-_base_ = ['../teacher/bevformer_base.py', '../_base_/schedule_24ep.py']
+_base_ = '../teacher/bevformer_base.py'
 
 model = dict(
     _delete_=True,

@@ -85,7 +85,7 @@ def test_what_changes_no_number_does_not_count():
 
 
 def test_fingerprint_is_the_same_for_ever():
-    spec = replace(SPEC, arrays=SMALL_ARRAYS[2:])
+    spec = replace(SPEC, arrays=SMALL_ARRAYS[2:], layer=None)
     assert digest(spec) == "828a8eefe07034252b8895a4aabd17bc6de432081c3d2088ee1c2c0b8fb5e7a6"
     assert set(map(len, fingerprint(spec).values())) == {64}
 

@@ -23,6 +23,7 @@ from cache_schema.inspection.verify import verify
 from cache_schema.layers import begin_layer, layer_names, open_layer
 from cache_schema.reader import TargetReader
 from cache_schema.spec import FocalFacts, LayerFacts, StoreSpec
+from cache_schema.storage import store_path
 from cache_schema.writer import StoreWriter
 
 PLANNED = {"scene-0001": 2, "scene-0002": 1}
@@ -40,15 +41,18 @@ QUERIES = tuple(
 KEPT = np.array([True, False, True, False])
 
 
-@pytest.fixture
-def store(tmp_path):
+def write_store(path):
     """A sealed store."""
-    path = tmp_path / "teacher.zarr"
     writer = StoreWriter.create(path, small_spec(), planned=PLANNED)
     for name, n_samples in PLANNED.items():
         write_scene(writer, name, n_samples)
     writer.seal()
     return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_store(tmp_path / "teacher.zarr")
 
 
 def layer_spec(store, head="head", digest=None) -> StoreSpec:
@@ -130,6 +134,23 @@ def test_a_store_is_no_layer(store):
     StoreWriter.create(store / "layers/plain", small_spec())
     with pytest.raises(FingerprintMismatch, match="no layer: a store of its own"):
         open_layer(TargetReader(store), "plain")
+
+
+def test_a_layer_in_a_bucket(url, capsys):
+    store = write_store(store_path(url))
+    digest = TargetReader(store).digest
+    write_layer(store, scenes=("scene-0001",), seal=False)
+    assert inspect_cache.main(["verify", url]) == 1
+    write_layer(store)
+    reader = TargetReader(store)
+    assert reader.digest == digest
+    assert layer_names(store) == ["head"]
+    token = reader.sample_tokens[-1]
+    np.testing.assert_array_equal(open_layer(reader, "head")[token]["query_confident"], KEPT)
+    capsys.readouterr()
+    assert inspect_cache.main(["verify", url]) == 0
+    assert inspect_cache.main(["info", url]) == 0
+    assert "layer head" in capsys.readouterr().out
 
 
 def test_an_unfinished_store_gets_no_layer(tmp_path):

@@ -306,11 +306,14 @@ class TestRefused:
     """Each before the first step."""
 
     def test_a_layer_that_is_there(self, layered):
-        with pytest.raises(AlreadyPublished, match="has a layer head: give another --layer, or --resume"):
+        with pytest.raises(AlreadyPublished, match="has a layer head: give another --layer, or go on"):
             train_head(layered.options())
+        with pytest.raises(AlreadyPublished, match="--work-dir of its head"):
+            train_head(layered.options(work_dir="elsewhere", resume=True))
 
     def test_another_head_under_the_same_name(self, layered, tmp_path):
-        changed = layered.options(work_dir=str(tmp_path), resume=True, min_score=0.5)
+        shutil.copytree(layered.folder / "head", tmp_path / "head")
+        changed = layered.options(work_dir=str(tmp_path / "head"), resume=True, min_score=0.5)
         with pytest.raises(FingerprintMismatch, match=r"begun with something else\n  focal min_score"):
             train_head(changed)
 

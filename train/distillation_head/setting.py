@@ -24,6 +24,7 @@ from camera3d.boxes import BOX_CONVENTION
 from camera3d.data import ImagePipeline, NuScenesIndex, load_or_build_index
 from camera3d.errors import ConfigInvalid, shown
 from train.distillation_head.data import stored_map_loader
+from train.engine.checkpoints import checkpoints
 from train.engine.options import HeadOptions
 from train.engine.targets import told_of_store
 from train.targets.checks import TargetsUnfit
@@ -138,9 +139,10 @@ def require_place(reader: TargetReader, options: HeadOptions) -> StorePath:
         raise SampleMissing(
             f"{reader.path} is not sealed, and only a finished store gets layers: run its dump to the end"
         )
-    if not options.resume and is_there(place / METADATA_NAME):
+    if is_there(place / METADATA_NAME) and not (options.resume and checkpoints(options.work_dir)):
         raise AlreadyPublished(
-            f"{reader.path} has a layer {options.layer}: give another --layer, or --resume to go on with it"
+            f"{reader.path} has a layer {options.layer}: give another --layer, or go on with it by --resume"
+            " and the --work-dir of its head"
         )
     if isinstance(reader.path, Path) and not os.access(reader.path, os.W_OK | os.X_OK):
         raise NotWritable(f"{reader.path} cannot be written to, and the layer belongs there")
