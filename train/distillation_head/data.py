@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache_schema.array_spec import ArraySpec
 from cache_schema.reader import TargetReader
 from camera3d.data import ImagePipeline, NuScenesIndex, NuScenesQueueDataset
-from camera3d.data.worker_errors import Failure, TellingLoader, or_failure
-from train.engine.data import one_thread
+from camera3d.data.worker_errors import Failure, or_failure
+from train.engine.data import loader_of
 from train.engine.sampler import ResumableSampler
 from train.targets.layout import TargetLayout, stored_names
 from train.targets.teacher_targets import TeacherTargets
@@ -104,16 +104,9 @@ def stored_map_loader(
         filter_empty_gt=False,
         unknown_velocity=config.get("unknown_velocity", "zero"),
     )
-    return TellingLoader(
-        StoredMaps(StoredFrames(reader, inputs), truth),
-        batch_size=batch_size,
-        sampler=ResumableSampler(range(len(truth)), seed=seed, rank=get_rank(), world=get_world_size()),
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        worker_init_fn=one_thread,
-    )
+    sampler = ResumableSampler(range(len(truth)), seed=seed, rank=get_rank(), world=get_world_size())
+    frames = StoredMaps(StoredFrames(reader, inputs), truth)
+    return loader_of(frames, sampler, collate, batch_size=batch_size, workers=workers)
 
 
 def around(bev_map: ArraySpec) -> tuple[float, ...]:

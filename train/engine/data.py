@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from camera3d.data import (
     ImagePipeline,
@@ -96,17 +96,24 @@ def train_loader(
             labels = [dataset.labels_of(row) for row in rows]
             rows = class_balanced_rows(labels, len(config.model.class_names), seed=seed)
         sampler = ResumableSampler(rows, **place)
+    return loader_of(dataset, sampler, collate_queue, batch_size=batch_size, workers=workers)
+
+
+def loader_of(
+    dataset: Dataset, sampler: Sampler, collate: Callable, *, batch_size: int, workers: int
+) -> DataLoader:
+    """Batches of a training, read by `workers` processes. A failure in one of them is told in words."""
     return TellingLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=RoomForBatches(collate_queue),
+        collate_fn=RoomForBatches(collate),
         prefetch_factor=PREFETCHED if workers else None,
         pin_memory=torch.cuda.is_available(),
         # The reader's checksums and open files live as long as its worker.
         persistent_workers=workers > 0,
-        worker_init_fn=one_thread,
+        worker_init_fn=_one_thread,
     )
 
 
@@ -134,8 +141,7 @@ def val_loader(config: Config, index: NuScenesIndex, dataroot: str | Path) -> Da
     return DataLoader(frames, batch_size=None)
 
 
-def one_thread(worker: int) -> None:
-    """Of a data worker, in which it is called first."""
+def _one_thread(worker: int) -> None:
     # Workers share the cores with the training and with each other.
     import cv2
 
