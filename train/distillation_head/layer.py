@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
 from torch import Tensor
 from tqdm import tqdm
@@ -40,8 +40,8 @@ def append_layer(
 ) -> StorePath:
     """Run the head over the store's maps and publish what it says, scene by scene; returns the layer's place.
 
-    Run again after whatever ended it, it does what is missing. Processes of torchrun share the scenes, and
-    who publishes the last one seals the layer.
+    Run again after whatever ended it, it does what is missing. Processes of torchrun share the scenes;
+    the first one seals the layer.
 
     Raises:
         FingerprintMismatch: a layer of this name is of another head.
@@ -72,7 +72,8 @@ def append_layer(
                             arrays, confident = sample_of(token)
                             open_scene.append(token, arrays, areas={}, confident=confident)
                             bar.update()
-            if not writer.missing_scenes():
+            barrier()  # every process has published its part
+            if is_main_process() and not writer.missing_scenes():
                 writer.seal()
                 print_log(f"layer {setting.place} is complete", "current")
     return setting.place
