@@ -104,6 +104,8 @@ def test_a_layer_is_read_by_its_name(store):
         wanted = sample_values(f"{head}{token}", QUERIES)["query_logits"][:, KEPT]
         np.testing.assert_array_equal(layer.read_focal(token).queries["query_logits"], wanted)
     assert not np.array_equal(*(layer[token]["query_logits"] for layer in found.values()))
+    one, two = (str(store / "layers" / head) for head in found)
+    assert [inspect_cache.main(["diff", one, other]) for other in (one, two)] == [0, 1]
 
 
 def test_a_layer_of_another_store_is_refused(store, tmp_path, capsys):
