@@ -105,10 +105,13 @@ class FocalFacts(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFacts(Fact):
-    """What a layer was made of; of such a store `teacher` tells of the head that made it."""
+    """What a layer was made of: more arrays of the store's teacher, or what a head reads from one of its own.
+
+    Then `teacher` of the layer tells of the head.
+    """
 
     store_digest: Annotated[str, sha256]  # of the store that it is a layer of
-    reads: Annotated[str, names.array_name]  # the array of that store that the head read
+    reads: Annotated[str | None, optional(names.array_name)] = None  # what a head read
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--arrays", default="bev,pv,queries", help="comma-separated groups to store (default bev,pv,queries)"
     )
     parser.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="add those of the arrays that the finished store at --out lacks, as a layer of this name",
+    )
+    parser.add_argument(
         "--profile",
         choices=("exact", "compact", "focal"),
         default="exact",
@@ -108,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         return print_config(args.config)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
+    from cache_schema.layers import layer_path
     from cache_schema.storage import store_path
     from camera3d.errors import Camera3DError, DataWorkerDied, ImagesBroken
     from extract.dry_run import dry_run
@@ -138,7 +144,8 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, NotWritable | DataWorkerDied | ImagesBroken) and not args.dry_run:
             print(resume, file=sys.stderr)
         return 2
-    print(summary(report, spec, store_path(args.out)))
+    store = store_path(args.out)
+    print(summary(report, spec, store if args.layer is None else layer_path(store, args.layer)))
     return 0
 
 

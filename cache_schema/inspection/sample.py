@@ -1,6 +1,6 @@
 """One sample of a store as `show` needs it: plain arrays, the boxes in them, and their statistics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,24 +80,30 @@ def read_sample(
     stored = reader[sample_token]
     values = teacher_values(reader.spec, stored)
     arrays = values.arrays
+    spec, masks = reader.spec, values.masks
     if layer is not None:
-        replaced = {a.name for a in (*reader.spec.arrays, *reader.spec.stored_arrays) if a.role == QUERY}
         own = layer[sample_token]
+        added = teacher_values(layer.spec, own)
+        replaced = set()
+        if any(array.role == QUERY for array in layer.spec.arrays):
+            replaced = {a.name for a in (*spec.arrays, *spec.stored_arrays) if a.role == QUERY}
         stored = {name: array for name, array in stored.items() if name not in replaced} | own
-        arrays = {name: array for name, array in arrays.items() if name not in replaced}
-        arrays |= teacher_values(layer.spec, own).arrays
+        arrays = {name: array for name, array in arrays.items() if name not in replaced} | added.arrays
+        masks = masks | added.masks
+        if layer.spec.layer.reads is None:  # more of the same teacher's
+            spec = replace(spec, arrays=(*spec.arrays, *layer.spec.arrays))
     found = [arrays[name] for name in DETECTION_ARRAYS if name in arrays]
     return Sample(
         token=sample_token,
         scene_name=reader.scene_of(sample_token),
         timestamp_us=reader.timestamp_us(sample_token),
-        spec=reader.spec,
+        spec=spec,
         stored=stored,
         arrays=arrays,
-        masks=values.masks,
-        range_m=_range_m(reader.spec),
+        masks=masks,
+        range_m=_range_m(spec),
         boxes=best_boxes(*found, threshold=min_score) if found and len(found[0]) else None,
-        head=None if layer is None else layer.spec.teacher,
+        head=None if layer is None or layer.spec.layer.reads is None else layer.spec.teacher,
     )
 
 

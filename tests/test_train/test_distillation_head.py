@@ -26,6 +26,7 @@ from camera3d.boxes import decode_official, move_boxes
 from camera3d.detectors import build_detector
 from camera3d.detectors.protocol import GroundTruth
 from camera3d.errors import ConfigInvalid
+from extract.dump_teacher import main as dump_command
 from train.engine.options import HeadOptions
 from train.engine.run import DistillOptions, distill, train_head
 from train.evaluate import main as evaluate
@@ -256,6 +257,28 @@ def test_the_named_layer_is_read(copied, tmp_path):
         assert torch.equal(projection.weight, weights_of(folder / "last.pth")[key])
     with pytest.raises(StoreNotFound, match="its layers: head, second"):
         prepare(copied.distillation(config, layer="third"))
+
+
+def test_a_layer_of_more_arrays_of_the_teacher(layered, workshop, tmp_path):
+    """Maps that came later give the losses of a store that had them from the beginning."""
+    if layered.family != "bevformer":
+        pytest.skip("the workshop's stores are the other family's")
+    store = tmp_path / "queries.zarr"
+    shutil.copytree(workshop.store("exact", ("queries",)), store)
+    dump = [str(workshop.teacher_config), "--checkpoint", str(workshop.checkpoint), "--out", str(store)]
+    dump += ["--dataroot", str(workshop.dataroot), "--version", layered.version, "--split", layered.split]
+    assert (
+        dump_command([*dump, "--arrays", "bev,pv", "--layer", "maps", "--workers", "0", "--threads", "1"])
+        == 0
+    )
+    config = workshop.student_config("of-maps", **{"train_cfg.max_epochs": 1})
+    found = []
+    for place in ({"cache": str(store), "layer": "maps"}, {}):
+        with recorded_losses() as steps:
+            distill(workshop.options(config, tmp_path / f"work-{len(found)}", **place))
+        found.append(steps)
+    assert found[0] == found[1]
+    assert found[0][0]["loss_query_logits"] > 0
 
 
 def test_areas_beyond_what_the_layer_kept_are_refused(layered):

@@ -43,21 +43,23 @@ class TeacherDescription:
 
     @classmethod
     def of_store(cls, reader: TargetReader, layer: TargetReader | None = None) -> TeacherDescription:
-        """A teacher; with a layer of its store, what the layer's queries say instead of the teacher's own.
+        """A teacher; with a layer of its store, what it adds, and its queries instead of the teacher's own.
 
         Raises Corrupt when a head is damaged.
         """
         spec, head, layer_head = reader.spec, _head_of(reader), {}
         arrays, stored = list(spec.teacher_outputs), list(spec.arrays)
         if layer is not None:
-            layer_head = _head_of(layer)
             own = {array.name for array in layer.spec.arrays}
+            other_queries = any(array.role == QUERY for array in layer.spec.arrays)
             arrays, stored = (
-                [array for array in known if array.role != QUERY and array.name not in own]
+                [a for a in known if a.name not in own and not (other_queries and a.role == QUERY)]
                 + list(layer.spec.arrays)
                 for known in (arrays, stored)
             )
-            head = {key: values for key, values in head.items() if not of_queries(key)} | layer_head
+            if layer.spec.layer.reads is not None:
+                layer_head = _head_of(layer)
+                head = {key: values for key, values in head.items() if not of_queries(key)} | layer_head
         return cls(
             name=str(reader.path if layer is None else layer.path),
             profile=spec.profile,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cache_schema.array_spec import QUERY
 from cache_schema.profiles import stored_names as names_of
 from cache_schema.spec import StoreSpec
 
@@ -29,8 +30,9 @@ class TargetLayout:
 
     @classmethod
     def of_store(cls, spec: StoreSpec, layer: StoreSpec | None = None) -> TargetLayout:
-        """The layout of a store's samples, whose queries are those of a layer where there is one."""
-        queries = spec if layer is None else layer
+        """The layout of a store's samples, whose queries are those of a layer that has some."""
+        has_queries = layer is not None and any(array.role == QUERY for array in layer.arrays)
+        queries = layer if has_queries else spec
         axes = {a.name: a.query_axis for a in queries.arrays if a.query_axis is not None}
         counts = [a.shape[axes[a.name]] for a in queries.arrays if a.name in axes]
         return cls(
