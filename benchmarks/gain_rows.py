@@ -23,6 +23,7 @@ TRAINED_HEAD = "FD3D, trained head"
 ALONE, FD3D, HEATMAP = "alone", "FD3D", "heatmap terms, released start"
 HEATMAP_FROM_HEAD = "heatmap terms, head copied"
 STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
+FD3D_RAW = "FD3D, bev_generation on the raw map"
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
 RAW = ("bev_generation", "raw")  # the experiment on why bev_generation gains nothing by itself
@@ -126,6 +127,7 @@ def rows() -> list[Row]:
             for term, places in PLACEMENTS.items()
             for place in places
         ),
+        fd3d(FD3D_RAW, terms | {"bev_generation": {**terms["bev_generation"], "bev_map": "raw"}}, long=True),
         Row(
             name=TRAINED_HEAD,
             config="distill_fd3d.py",
@@ -189,6 +191,7 @@ def reference() -> str:
 def steps() -> list[tuple[str, str]]:
     """Pairs of rows whose difference is a claim: the second adds one thing to the first."""
     return [
+        (ALONE, start_only("released")),
         (ALONE, reference()),
         (start_only("released"), HEATMAP),
         (reference(), HEATMAP),
@@ -199,6 +202,7 @@ def steps() -> list[tuple[str, str]]:
         (reference(), "FD3D: bev_generation alone, raw map"),
         (reference(), "FD3D: focal alone"),
         (reference(), FD3D),
+        (FD3D, FD3D_RAW),
         (FD3D, TRAINED_HEAD),
         *((queue, streamed) for queue, *both in map(history_names, STREAMED) for streamed in both),
     ]
