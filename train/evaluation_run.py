@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from cache_schema.detections import DETECTION_SCORES
 from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
@@ -117,6 +118,10 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics:
     reader = TargetReader(options.from_cache, expect_digest=options.expect_digest)
     if options.layer is not None:
         reader = open_layer(reader, options.layer)
+        if DETECTION_SCORES not in {array.name for array in reader.spec.arrays}:
+            raise ConfigInvalid(
+                f"--layer {options.layer}: it has no detections of its own; leave --layer out"
+            )
     check_replayable(reader)
     class_names = reader.spec.outputs.class_names
     check_class_names(class_names)

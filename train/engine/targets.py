@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from mmengine.config import Config
 
+from cache_schema.detections import DETECTION_SCORES
 from cache_schema.fingerprint import digest
 from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
@@ -118,7 +119,8 @@ def _cached(
         check_areas(spec, vars(chosen.areas), heatmap=heatmap)
     if terms := chosen.reading_confidence:
         tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
-        check_confidence(layer or reader, tokens, terms, min_score=chosen.areas.min_score)
+        detects = layer is not None and any(a.name == DETECTION_SCORES for a in layer.spec.arrays)
+        check_confidence(layer if detects else reader, tokens, terms, min_score=chosen.areas.min_score)
     told = told_of_store(reader)
     if layer is not None:
         told["layer"] = f"{name}, {layer.spec.teacher.detector}, digest {layer.digest[:12]}"
