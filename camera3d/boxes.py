@@ -82,7 +82,7 @@ def move_boxes(boxes: Tensor, transform: Tensor) -> Tensor:
 
 
 def move_encoded(encoded: Tensor, transform: Tensor) -> Tensor:
-    """`move_boxes` for boxes (..., 10) in the official encoding, whose sine and cosine may be of any length."""
+    """`move_boxes` for boxes (..., 10) in the official encoding; sine and cosine keep their length."""
     matrix = transform.to(device=encoded.device, dtype=torch.float64)
     linear, shift, exact = matrix[:3, :3], matrix[:3, 3], encoded.double()
     x, y, log_w, log_l, z, log_h, sin, cos, vx, vy = exact.unbind(-1)

@@ -48,9 +48,9 @@ class NuScenesQueueDataset(Dataset):
     (`has_prev` false, no motion).
 
     Augmentation moves all frames of an item alike, and all that goes with them: images, matrices, the LiDAR's
-    depth, ground truth. On the ground it moves the ego frame for a detector that reads `bev_transform`, which
-    is given `lidar2ego` to the moved frame, and keeps what is given in the LiDAR frame; for any other it moves
-    the LiDAR frame itself, with `lidar2img` and the boxes. `moves` of an item says by what.
+    depth, ground truth. On the ground it moves the ego frame for a detector that reads `bev_transform`:
+    `lidar2ego` then leads to the moved frame, and what is given in the LiDAR frame stays. For any other it
+    moves the LiDAR frame itself, with `lidar2img` and the boxes. `moves` of an item says by what.
 
     Args:
         index: the split; no devkit behind it.

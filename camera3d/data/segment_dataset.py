@@ -23,8 +23,8 @@ class NuScenesSegmentDataset(NuScenesQueueDataset):
     """Frames of an index, each with its motion since the frame before, in queues of one.
 
     All frames that share a history share its photometric distortion and its augmentation too, drawn for each
-    camera: a scene whose colours jump from frame to frame is none that a detector meets. Frames without ground truth are kept: the
-    next ones need their state.
+    camera: a scene whose colours jump from frame to frame is none that a detector meets. Frames without
+    ground truth are kept: the next ones need their state.
 
     Args:
         options: of NuScenesQueueDataset, but for those of a queue.

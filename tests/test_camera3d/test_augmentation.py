@@ -10,7 +10,13 @@ import torch
 from bevdepth_cases import golden
 
 from camera3d.boxes import decode_official, encode_official, move_boxes, move_encoded
-from camera3d.data import ImagePipeline, NuScenesQueueDataset, NuScenesSegmentDataset, SegmentFrame, build_index
+from camera3d.data import (
+    ImagePipeline,
+    NuScenesQueueDataset,
+    NuScenesSegmentDataset,
+    SegmentFrame,
+    build_index,
+)
 from camera3d.data.augmentation import (
     Augmentation,
     BevAugmentation,
@@ -141,7 +147,10 @@ def test_boxes_and_matrices_of_an_item_move_together(queues, reads_ego):
     for row in (1, 3):
         item, before, whole = moved[row], still[row], all_still[row]
         moves = item["moves"]
-        (truth,), (truth_before,) = ground_truth([item["data_samples"]]), ground_truth([whole["data_samples"]])
+        (truth,), (truth_before,) = (
+            ground_truth([item["data_samples"]]),
+            ground_truth([whole["data_samples"]]),
+        )
         expected = move_boxes(truth_before.boxes, moves.lidar)
         torch.testing.assert_close(truth.boxes, expected, atol=1e-4, rtol=1e-5)
         points = torch.cat((truth.boxes[:, :3], torch.ones(len(truth.boxes), 1)), dim=1).double()
@@ -161,7 +170,9 @@ def test_boxes_and_matrices_of_an_item_move_together(queues, reads_ego):
             assert torch.equal(moves.lidar, torch.eye(4).double())
             torch.testing.assert_close(item["lidar2ego"], moves.bev @ before["lidar2ego"])
             assert torch.equal(item["bev_transform"][0], moves.bev)
-            torch.testing.assert_close(item["image_transform"][1], moves.images @ before["image_transform"][1])
+            torch.testing.assert_close(
+                item["image_transform"][1], moves.images @ before["image_transform"][1]
+            )
         else:
             assert torch.equal(moves.lidar, moves.bev)
         assert not torch.equal(moves.bev, torch.eye(4).double())
@@ -186,7 +197,10 @@ def test_draws_repeat_for_seed_epoch_and_row(queues):
 
 
 def test_draws_of_queues_and_colours_are_what_they_were(queues):
-    plain, colours = queues(distort=True, augmentation=None), queues(distort=True, augmentation=Augmentation())
+    plain, colours = (
+        queues(distort=True, augmentation=None),
+        queues(distort=True, augmentation=Augmentation()),
+    )
     assert torch.equal(plain[2]["images"], colours[2]["images"])
 
 
@@ -218,7 +232,8 @@ class TestRanges:
 
     def test_one_that_is_switched_off_leaves_the_others_draws(self):
         on, off = (
-            BevAugmentation(rotate_deg=10, mirror_x=mirror).draw(np.random.default_rng(5)) for mirror in (True, False)
+            BevAugmentation(rotate_deg=10, mirror_x=mirror).draw(np.random.default_rng(5))
+            for mirror in (True, False)
         )
         np.testing.assert_allclose(np.abs(on), np.abs(off))
 
@@ -233,7 +248,10 @@ class TestRanges:
         ("given", "says"),
         [
             ({"picture": {}}, "augmentation.picture: unknown"),
-            ({"image": {"zoom": 0.9}}, "augmentation.image.zoom: expected a lowest and a highest factor > 0, got 0.9"),
+            (
+                {"image": {"zoom": 0.9}},
+                "augmentation.image.zoom: expected a lowest and a highest factor > 0, got 0.9",
+            ),
             ({"image": {"zoom": (1.2, 0.9)}}, "augmentation.image.zoom: expected a lowest"),
             ({"bev": {"scale": (0, 1)}}, "augmentation.bev.scale: expected a lowest"),
             ({"bev": {"rotate_deg": 200}}, "augmentation.bev.rotate_deg: expected 0 to 180, got 200"),
