@@ -62,6 +62,8 @@ def make_case(folder: Path, nuscenes: Path, profiles: Sequence[str]) -> SimpleNa
     torch.save({"state_dict": bevdepth_cases.state_dict(build_detector(config))}, folder / "teacher.pth")
     config.merge_from_dict({"teacher": "teacher.py", "distiller": {"terms": TERMS}})
     config.dump(folder / "student.py")
+    config.augmentation = None
+    config.dump(folder / "still.py")
     data = ["--dataroot", str(dataroot), "--version", VERSION, "--split", "all"]
     stores = {}
     for profile in profiles:

@@ -17,3 +17,4 @@ param_scheduler = [
 train_dataloader = dict(batch_size=1)
 auto_scale_lr = dict(base_batch_size=8)
 amp = None
+augmentation = None

@@ -80,6 +80,7 @@ class Layered:
         """A distillation config of these terms."""
         config = Config.fromfile(self.folder / "student.py")
         config.distiller = {"terms": terms, "areas": {"min_score": MIN_SCORE}}
+        config.augmentation = None
         config.merge_from_dict(options)
         config.dump(self.folder / f"{name}.py")
         return self.folder / f"{name}.py"
@@ -101,7 +102,7 @@ def layered(request, one_thread, workshop, tmp_path_factory) -> Layered:
     config.model = {"type": "DistillationHead", **NUMBERS}
     config.merge_from_dict({"train_cfg": {"max_epochs": 1}, "train_dataloader": {"batch_size": 3}})
     config.optim_wrapper.paramwise_cfg, config.log_interval, config.amp = None, 1, None
-    config.auto_scale_lr.enable = False
+    config.auto_scale_lr.enable, config.augmentation = False, None
     config.dump(folder / "head.py")
     store = folder / "exact.zarr"
     made = Layered(request.param, folder, *place, store, contents(store))

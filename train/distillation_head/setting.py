@@ -85,6 +85,8 @@ def head_setting(config: Config, options: HeadOptions) -> HeadSetting:
             f" {' and '.join(FROM_STORE)}, which the store says; its type is {kind}. configs/demo/head.py is"
             " such a config."
         )
+    if config.get("augmentation") is not None:
+        raise ConfigInvalid("augmentation: a head sees stored maps as they are; set it to None")
     reader = TargetReader(options.cache, expect_digest=options.expect_digest)
     bev_map = whole_map(reader)
     place = require_place(reader, options)

@@ -8,7 +8,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from camera3d.evaluation import evaluate_detector
-from train.engine.export import plain_detector
+from train.engine.averaging import kept_detector
 
 
 @LOOPS.register_module()
@@ -44,7 +44,7 @@ class NuScenesValLoop(BaseLoop):
         runner, frames = self.runner, self.dataloader.dataset
         runner.call_hook("before_val")
         runner.call_hook("before_val_epoch")
-        detector = plain_detector(runner.model)
+        detector = kept_detector(runner)
         metrics = evaluate_detector(
             detector,
             frames.index,

@@ -27,6 +27,8 @@ DECIDING = (
     "segment_length",
     "single_frame_steps",
     "distort",
+    "augmentation",
+    "ema",
     "class_balanced",
     "amp",
     "auto_scale_lr",

@@ -14,6 +14,7 @@ from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames
+from camera3d.data.augmentation import Augmentation
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
@@ -22,7 +23,8 @@ from train.distillers.areas import DrawAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
-from train.distillers.fit import area_artist, compared_maps, wanted_arrays
+from train.distillers.fit import area_artist, compared_maps, target_warp, wanted_arrays
+from train.engine.augmenting import require_same_moves
 from train.engine.options import SOURCES, DistillOptions
 from train.targets import (
     CachedTargets,
@@ -92,9 +94,10 @@ def from_store(
     check_store(reader.spec, wanted, whole, layer_spec)
     names = dict.fromkeys(name for term in wanted.values() for name in term)
     layout = TargetLayout.of_store(reader.spec, layer_spec)
-    transforms = (CachedTargets(reader, names, layer), DrawAreas(area_artist(chosen, maps, teacher), layout))
+    warp, artist = target_warp(config, maps, teacher), area_artist(chosen, maps, teacher)
+    transforms = (CachedTargets(reader, names, layer), DrawAreas(artist, layout, warp))
     name = digest(reader.spec) + ("" if layer is None else f", layer {digest(layer.spec)}")
-    return TargetSetting(name, index, teacher, maps, CacheSource(layout), transforms)
+    return TargetSetting(name, index, teacher, maps, CacheSource(layout, warp), transforms)
 
 
 def _cached(
@@ -115,8 +118,9 @@ def _cached(
     layer = None if name is None else open_layer(reader, name)
     setting = from_store(config, chosen, student, reader, index, layer)
     heatmap = any(needs.heatmap for needs in chosen.needs.values())
+    augmentation = Augmentation.from_config(config)
     for spec in (reader.spec, *([] if layer is None else [layer.spec])):
-        check_areas(spec, vars(chosen.areas), heatmap=heatmap)
+        check_areas(spec, vars(chosen.areas), heatmap=heatmap, augmentation=augmentation)
     if terms := chosen.reading_confidence:
         tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
         detects = layer is not None and any(a.name == DETECTION_SCORES for a in layer.spec.arrays)
@@ -182,7 +186,8 @@ def _live(
     name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
     told = {"store": "none", "teacher": f"{path}, {options.teacher_checkpoint}, {options.teacher_source}"}
     if options.teacher_source == "live":
-        live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot))
+        warp = target_warp(config, maps, description)
+        live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot), warp)
         return TargetSetting(name, index, description, maps, live, told=told)
     own = ImagePipeline.from_config(config.inputs)
     ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
@@ -192,5 +197,6 @@ def _live(
             f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
             f" {pipeline.to_dict()}"
         )
+    require_same_moves(config, student, teacher)
     source = DistortedLiveSource(teacher, pipeline.pad_hw)
     return TargetSetting(name, index, description, maps, source, told=told)
