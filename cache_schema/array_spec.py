@@ -41,6 +41,8 @@ MAX_SAMPLE_NBYTES = 1 << 32
 MAX_DIMENSIONS = 16
 MAX_STRIDE, MAX_EXTENT_M = 1 << 16, 1e6
 QUERY_DIMENSION = "query"
+# Written beside the arrays of the spec, see coordinates.py; so no array of the spec may bear such a name.
+COORDINATES = ("sample_token", "time")
 CONFIDENT_DIMENSION = "confident_query"
 
 
