@@ -117,6 +117,7 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics:
     nusc = open_nuscenes(options.dataroot, options.version)
     tokens = split_tokens(nusc, options.split)
     check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", options.split)
+    check_writable(options.out, len(tokens))
     return evaluate_detections(
         stored_detections(reader, tqdm(tokens, unit="sample", desc="replay")),
         class_names,
