@@ -201,6 +201,7 @@ def _train(
             resume=options.resume,
             skip_nonfinite=options.skip_nonfinite,
             facts=run_facts(config, index, targets),
+            extend=options.epochs is not None,
         )
         print_log(said, "current")
         runner.train()
