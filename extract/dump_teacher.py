@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from camera3d.config_printing import add_print_config, print_config
+from camera3d.config_printing import add_print_config, config_text
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -104,10 +104,9 @@ def margins(text: str) -> tuple[float, float]:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    if args.print_config:
-        return print_config(args.config)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
+    from cache_schema.stdout import tell
     from cache_schema.storage import store_path
     from camera3d.errors import Camera3DError, DataWorkerDied, ImagesBroken
     from extract.dry_run import dry_run
@@ -125,9 +124,12 @@ def main(argv: list[str] | None = None) -> int:
         min_score=options.pop("focal_min_score"), bev_margin_m=bev_margin, pv_margin_cells=pv_margin
     )
     try:
+        if args.print_config:
+            tell(config_text(args.config))
+            return 0
         with stop_on_signals():
             if args.dry_run:
-                print(dry_run(DumpOptions(**options)))
+                tell(dry_run(DumpOptions(**options)))
                 return 0
             report, spec = run_dump(DumpOptions(**options))
     except KeyboardInterrupt as stop:
@@ -138,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, NotWritable | DataWorkerDied | ImagesBroken) and not args.dry_run:
             print(resume, file=sys.stderr)
         return 2
-    print(summary(report, spec, store_path(args.out)))
+    tell(summary(report, spec, store_path(args.out)))
     return 0
 
 
