@@ -98,8 +98,8 @@ def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[
     ]
     if unexpected and any(key.startswith("student.") for key in weights):
         raise CheckpointMismatch(
-            f"{source} is a checkpoint of a distillation, to go on from with --resume: use last.pth beside"
-            " it, or best.pth, which hold the student alone"
+            f"{source} is a checkpoint of a distillation, which --resume continues from: use last.pth or"
+            " best.pth beside it, which hold the student alone"
         )
     if missing or unexpected or misshapen:
         lines = [f"{source} does not fit the detector ({len(wanted)} entries); nothing was loaded"]
