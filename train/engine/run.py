@@ -19,7 +19,6 @@ from camera3d.detectors.builder import build_detector
 from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
-from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.engine.data import default_splits, require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
@@ -77,14 +76,7 @@ def distill(options: DistillOptions) -> Path | str:
         setting = target_setting(config, chosen, options, index, student, device)
         # A live teacher has drawn its first weights by now: the terms' own layers must not depend on that.
         torch.manual_seed(options.seed + 1)
-        model = build_distiller(
-            config,
-            chosen,
-            student=student,
-            teacher=setting.teacher,
-            maps=setting.maps,
-            source=setting.source,
-        )
+        model = setting.distiller(config, chosen, student)
         return _train(
             model,
             config,
