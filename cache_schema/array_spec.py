@@ -106,7 +106,7 @@ class ArraySpec(Fact):
         return self.n_chunks(self.shape[0]) if self.rows_per_chunk else 1
 
     def n_chunks(self, rows: int) -> int:
-        """Chunks that so many rows of a ragged array take."""
+        """Chunks that this many rows of a ragged array take."""
         return -(-rows // self.rows_per_chunk)
 
     @property

@@ -160,5 +160,5 @@ def unpack_raw(data: bytes, path: StorePath) -> dict[str, Any]:
         raise Corrupt(f"{path} does not match its own checksum")
     raw = parse_json(body, path)
     if not isinstance(raw, dict):
-        raise Corrupt(f"{path} is no record, but {shown(raw)}")
+        raise Corrupt(f"{path} is not a record, but {shown(raw)}")
     return raw

@@ -235,7 +235,7 @@ def require_samples(scene_name: str, samples: Sequence[tuple[str, int]]) -> None
             problems.append(Problem(where, str(unfit), shown((token, timestamp_us))))
             continue
         if token in seen:
-            problems.append(Problem(where, "a token that no sample before has", shown(token)))
+            problems.append(Problem(where, "a token that no earlier sample has", shown(token)))
         if timestamp_us <= before_us:
             problems.append(Problem(where, f"a timestamp_us after {before_us}", str(timestamp_us)))
         seen.add(token)

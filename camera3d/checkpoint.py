@@ -52,7 +52,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
         raise CheckpointMismatch(
-            f"{path} is no PyTorch checkpoint of plain weights: {reason_of(error)}\n"
+            f"{path} is not a PyTorch checkpoint of plain weights: {reason_of(error)}\n"
             "Save its 'state_dict' and its 'meta' again, torch.save({'state_dict': …, 'meta': …}, path), with"
             " plain numbers and text in 'meta'."
         ) from error

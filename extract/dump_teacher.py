@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--checkpoint", help="the teacher's weights, loaded strictly")
-    weights.add_argument("--untrained", action="store_true", help="random weights; the store is marked so")
+    weights.add_argument("--untrained", action="store_true", help="take random weights; the store says so")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the random weights of --untrained (default 0)"
     )

@@ -71,9 +71,9 @@ def check_options(options: EvaluationOptions) -> None:
             "name one thing to evaluate: a config with --checkpoint, or --from-cache STORE, or --results FILE"
         )
     if options.expect_digest is not None and options.from_cache is None:
-        raise ConfigInvalid("--expect-digest is of a store: name it with --from-cache, or leave it out")
+        raise ConfigInvalid("--expect-digest concerns a store: name it with --from-cache, or leave it out")
     if options.check_images and options.config is None:
-        raise ConfigInvalid("--check-images is of a detector that sees images: leave it out")
+        raise ConfigInvalid("--check-images needs a detector that sees images: leave it out here")
     if options.workers < 0:
         raise ConfigInvalid(f"--workers {options.workers}: must be 0 or more")
     if options.checkpoint is None and _world_size() > 1:

@@ -138,7 +138,8 @@ def _what_to_do(args: Namespace, findings: Findings) -> list[str]:
         lines.append("Take damaged scenes out with --repair, then run the same dump again.")
     if any(fault.damage and not fault.part and fault.path.endswith("zarr.json") for fault in findings.faults):
         lines.append(
-            "What the store says about itself is damaged: no repair can know it. Dump into a new store."
+            "What the store says about itself is damaged, and no repair can restore it:"
+            " dump into a new store."
         )
     if any(not fault.damage for fault in findings.faults):
         lines.append("Files that do not belong there, or may not be read, are left to you.")

@@ -87,5 +87,5 @@ def summary_rows(findings: Findings) -> list[tuple[str, str]]:
     if findings.complete:
         rows.append(("result", "every byte is as it was written"))
     elif not findings.faults:
-        rows.append(("result", f"not all was read: there is no {some(findings.missing_scenes)}"))
+        rows.append(("result", f"not everything was read; missing: {some(findings.missing_scenes)}"))
     return rows

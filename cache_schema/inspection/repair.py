@@ -66,7 +66,7 @@ def _known_files(store: StorePath, parts: list[str]) -> dict[str, list[str]]:
     except CacheError as error:
         raise NotOurs(f"nothing was taken out, as no dump could write it again: {error}") from None
     if plan is None:
-        raise NotOurs(f"nothing was taken out: {store} has no plan, so what belongs into it is not known")
+        raise NotOurs(f"nothing was taken out: {store} has no plan, so nobody knows what belongs in it")
     _require_own_root(store, spec, plan)
     return {
         part: _head_files(store)

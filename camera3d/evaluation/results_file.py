@@ -60,7 +60,7 @@ def result_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(out_dir: str | Path | None, n_samples: int = 0) -> None:
-    """Raise ResultsUnwritable when a folder cannot take the results of so many samples.
+    """Raise ResultsUnwritable when a folder cannot take the results of this many samples.
 
     Args:
         out_dir: is made when it is not there; None for the system's temporary files.
@@ -108,7 +108,7 @@ def read_results(path: str | Path) -> tuple[dict[str, list[dict]], dict]:
     except FileNotFoundError:
         raise ResultsInvalid(f"no results JSON {path}") from None
     except (OSError, ValueError) as error:
-        raise ResultsInvalid(f"{path} is no results JSON: {error}") from error
+        raise ResultsInvalid(f"{path} is not a results JSON: {error}") from error
     for key in ("results", "meta"):
         if not isinstance(raw, dict) or not isinstance(raw.get(key), dict):
             raise ResultsInvalid(

@@ -96,7 +96,7 @@ def test_evaluation_keeps_the_best_student(workshop, tmp_path, one_thread, capfd
     load_official(build_detector(load_config(config)), tmp_path / "best.pth")
     assert (tmp_path / "validation/metrics_summary.json").exists()
     assert (
-        "is of a distillation: its student is trained here, on the ground truth alone"
+        "is for a distillation: here its student is trained on the ground truth alone"
         in capfd.readouterr().err
     )
     run = read_run(str(tmp_path), "student")

@@ -296,7 +296,7 @@ REFUSED = {
     "two things": (["--results", "a.json", "--from-cache", "b.zarr"], "name one thing to evaluate"),
     "digest of no store": (
         ["--results", "a.json", "--expect-digest", "0" * 64],
-        "--expect-digest is of a store: name it with --from-cache",
+        "--expect-digest concerns a store: name it with --from-cache",
     ),
     "config alone": (["config.py"], "name one thing to evaluate"),
     "no such file": (["--results", "/nowhere/a.json"], "no results JSON /nowhere/a.json"),

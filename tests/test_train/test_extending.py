@@ -55,7 +55,7 @@ def test_the_rate_is_that_of_the_longer_schedule(workshop, finished, tmp_path, c
     assert got[2 * FRAMES] < wanted[2 * FRAMES], "the shorter schedule had come further down"
     # What was extended is resumed like any other.
     distill(workshop.options(config, longer, resume=True, epochs=4))
-    assert "extended" not in capsys.readouterr().err.split("goes on from")[-1]
+    assert "extended" not in capsys.readouterr().err.split("continues from")[-1]
 
 
 def test_without_the_option_the_refusal_names_it(workshop, finished):

@@ -29,7 +29,7 @@ def rewound(optimizer: Optimizer) -> None:
 
 
 def replayed(schedules: Sequence[_ParamScheduler], steps: int, epochs: int, steps_an_epoch: int) -> None:
-    """Take fresh schedules, one after the other as a training does, to where they are after so many steps.
+    """Take fresh schedules, one after the other as a training does, to where they are after this many steps.
 
     Args:
         epochs: that have ended. A checkpoint of the last step of an epoch is from before its end.

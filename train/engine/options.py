@@ -119,7 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="leave out up to N steps whose loss or gradient is not finite (default 0: the first one stops)",
+        help="leave out up to N steps whose loss or gradient is not finite (default 0: the first one ends the"
+        " training)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print what would be done, and write nothing"

@@ -73,7 +73,7 @@ def _changes(name: str, then: object, now: object) -> list[str]:
     if re.fullmatch("[0-9a-f]{12}", str(then)):
         if then == hashlib.sha256(str(now).encode()).hexdigest()[:12]:
             return []
-        return [f"{name}: another one then, of which the checkpoint has the digest alone; {now} now"]
+        return [f"{name}: another value then, and the checkpoint has only its digest; {now} now"]
     return list(_differences(name, json.loads(str(then)), json.loads(str(now))))
 
 

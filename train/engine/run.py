@@ -48,7 +48,7 @@ def train_detector(options: TrainOptions) -> Path | str:
         detector = initial_detector(config, options)
         if config.get("distiller") is not None:
             print_log(
-                f"{options.config} is of a distillation: its student is trained here, on the ground truth"
+                f"{options.config} is for a distillation: here its student is trained on the ground truth"
                 " alone. train/distill_from_cache.py distils.",
                 "current",
                 level=logging.WARNING,

@@ -123,7 +123,7 @@ class TrainingRunner(Runner):
             chosen = chosen_checkpoint(self.work_dir)
             self._has_loaded = True
             if chosen is not None:
-                print_log(f"goes on from {chosen}", "current")
+                print_log(f"continues from {chosen}", "current")
                 self.resume(str(chosen))
 
     def load_checkpoint(self, filename: str, *args, **options) -> dict:
@@ -192,7 +192,7 @@ def build_runner(
         config: with `optim_wrapper`, `param_scheduler`, `train_cfg` and `checkpoint_interval` as in
             configs/_base_/schedule_24ep.py.
         validation: frames to score on; None: no evaluation.
-        resume: go on from the newest checkpoint in `work_dir`, when there is one.
+        resume: continue from the newest checkpoint in `work_dir`, when there is one.
         skip_nonfinite: see TrainOptions.
         facts: see `run_facts`.
         extend: let a checkpoint be of a run of other length.

@@ -1,4 +1,4 @@
-"""A store as a PyTorch dataset, for who wants the teacher's outputs and none of our training."""
+"""A store as a PyTorch dataset, for those who want the teacher's outputs and none of our training."""
 
 from __future__ import annotations
 
