@@ -49,6 +49,10 @@ class DataWorkerDied(Camera3DError):
     """A process that reads images and targets ahead was killed."""
 
 
+class SharedMemoryShort(Camera3DError):
+    """The batches that data workers keep ready do not fit into shared memory."""
+
+
 class SceneGap(Camera3DError):
     """The keyframes of a scene are not one unbroken, evenly spaced chain."""
 

@@ -112,7 +112,7 @@ WORDS = {
     "term: weight": "factor on the loss",
     "term: tau": "temperature of the softmax",
     "term: mask_ratio": "how likely a cell of an area is hidden",
-    "term: skip_empty": "leave images without an area out of the generator",
+    "term: skip_empty": "generate only the window around the areas of each image",
     "term: bev_map": "which of the student's maps is looked at",
     "term: logit_weight": "factor on the loss of the classes",
     "term: box_weight": "factor on the loss of the boxes",

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from camera3d.boxes import encode_official
 from camera3d.detectors import GroundTruth, Outputs, build_detector
+from camera3d.detectors.base import eval_mode
 from camera3d.errors import ConfigInvalid
 
 # Batched matrix products sum in another order than single ones.
@@ -147,6 +148,39 @@ class TestTraining:
         expected = golden("tiny")["f2.bev_embed"]
         ours = outputs["bev_feats"][0].flatten(1).T
         torch.testing.assert_close(ours, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
+
+    def test_the_backbone_sees_all_frames_of_history_at_once(self, trainable):
+        """And every frame by itself gives the same map."""
+        batch, seen = queue_inputs([[False, True, True], [False, True, True]]), []
+        batch["images"][1] += 0.1
+        trainable.img_backbone.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+        found = trainable.history_bev(batch)
+        cameras = batch["images"].shape[2]
+        assert seen == [2 * 2 * cameras]
+        with torch.no_grad(), eval_mode(trainable):
+            state = None
+            for t in range(2):
+                _, state = trainable.encode({name: value[:, t] for name, value in batch.items()}, state)
+        torch.testing.assert_close(found, state, **TOLERANCE)
+
+    def test_a_backbone_that_is_computed_twice_learns_the_same(self):
+        """`with_cp` keeps less for the backward pass: losses and gradients stay as they are."""
+        found = []
+        for with_cp in (False, True):
+            torch.manual_seed(0)
+            detector = trainable_copy(shrunk_detector())
+            for block in detector.img_backbone.modules():
+                if hasattr(block, "with_cp"):
+                    block.with_cp = with_cp
+            losses = detector.loss(
+                queue_inputs([[False, True, True]]), [data_sample(self.boxes, self.labels)]
+            )
+            sum(losses.values()).backward()
+            weights = {
+                name: weight.grad for name, weight in detector.named_parameters() if weight.requires_grad
+            }
+            found.append((losses, weights))
+        torch.testing.assert_close(found[1], found[0])
 
     def test_history_starts_anew_at_a_scene(self, trainable):
         """Second queue: a scene starts at its last frame, so the frames before must not matter."""

@@ -39,10 +39,10 @@ def test_regions_of_a_batch_count_through_it():
     stacked = Stacked.of([Region.of(weight) for weight in weights])
     assert [place.tolist() for place in stacked.places()] == [[0, 2, 2], [1, 0, 1], [0, 1, 1], [3, 1, 2]]
     assert stacked.sample.tolist() == [0, 2, 2]
-    assert stacked.parts.tolist() == [1, 4, 5]
+    assert stacked.windows == ((1, 0, 1, 3, 4), (4, 1, 2, 1, 2), (5, 1, 2, 2, 3))
     assert stacked.weight[stacked.places()].tolist() == [0.5, 1, 2]
 
 
 def test_regions_of_an_empty_batch():
     stacked = Stacked.of(torch.zeros(0, 2, 4))
-    assert (len(stacked.chosen), len(stacked.parts), stacked.weight.shape) == (0, 0, (0, 2, 4))
+    assert (len(stacked.chosen), stacked.windows, stacked.weight.shape) == (0, (), (0, 2, 4))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from train.engine import kernels, run
-from train.engine.kernels import WORKSPACE, repeatable
+from train.engine.kernels import WORKSPACE, fast_products, repeatable
 
 NAME, VALUE = WORKSPACE
 
@@ -96,3 +96,10 @@ def test_the_runner_leaves_torchs_switch_alone(workshop, tmp_path, one_thread, c
     with mock.patch.object(run, "build_runner", looked):
         run.train_detector(chosen)
     assert seen == [CHOSEN]
+
+
+@pytest.mark.parametrize(("device", "inside"), [("cuda", "high"), ("cpu", "highest")])
+def test_products_round_on_a_gpu_alone_and_only_inside(device, inside):
+    with fast_products(torch.device(device)):
+        assert torch.get_float32_matmul_precision() == inside
+    assert torch.get_float32_matmul_precision() == "highest"

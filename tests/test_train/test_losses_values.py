@@ -123,18 +123,37 @@ def test_a_generator_starts_with_the_spread_of_its_input(doublings):
     assert 0.5 * 2**doublings < maps.grad.std() < 1.6 * 2**doublings
 
 
-def test_skipping_empty_images_changes_no_loss():
+def test_generating_only_around_areas_changes_no_loss():
+    """Areas inside, in a corner, over a whole side, and none: losses and all gradients stay the same."""
     torch.manual_seed(0)
-    made = MaskedGenerator(channels=2, mask_ratio=0.0)
-    student, teacher = torch.randn(2, 3, 2, 5, 5), torch.randn(2, 3, 2, 5, 5)
-    area = torch.zeros(2, 3, 5, 5)
-    area[0, 1, 2:4] = area[1, 2, :, 1] = 1
-    whole, maps = MaskedGeneration(generator=made, distance=AreaL2())(student, teacher, area)
-    part, some = MaskedGeneration(generator=made, distance=AreaL2(), skip_empty=True)(student, teacher, area)
-    torch.testing.assert_close(part, whole)
-    seen = area.flatten(2).any(-1)
-    torch.testing.assert_close(some[seen], maps[seen])
-    assert (some[~seen] == 0).all()
+    made = MaskedGenerator(channels=2, mask_ratio=0.5)
+    student = torch.randn(2, 3, 2, 9, 12, requires_grad=True)
+    teacher, area = torch.randn(2, 3, 2, 9, 12), torch.zeros(2, 3, 9, 12)
+    area[0, 1, 4:6, 5:8] = area[0, 2, :2, :3] = area[1, 0, 8, :] = area[1, 2, 3, 3] = area[1, 2, 7, 11] = 1
+    found = []
+    for skip_empty in (False, True):
+        term = MaskedGeneration(generator=made, distance=AreaL2(), skip_empty=skip_empty)
+        loss, maps = term(student, teacher, area, torch.Generator().manual_seed(3))
+        found.append((loss, maps * (area != 0)[:, :, None], *gradients(loss, [student, *made.parameters()])))
+    torch.testing.assert_close(found[1], found[0])
+    assert (maps[0, 0] == 0).all()
+    assert (maps[1, 2, :, :3] == 0).all()
+
+
+def gradients(loss: torch.Tensor, of: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(loss, of, retain_graph=True)
+
+
+def test_only_windows_are_generated():
+    """Every layer sees the windows with two cells around them, and no image without an area."""
+    made = MaskedGenerator(channels=2)
+    shapes = []
+    made.layers[0].register_forward_pre_hook(lambda layer, given: shapes.append(tuple(given[0].shape[-2:])))
+    area = torch.zeros(1, 3, 20, 30)
+    area[0, 1, 5:9, 10:17] = area[0, 2, 0, 29] = 1
+    maps = torch.randn(1, 3, 2, 20, 30)
+    MaskedGeneration(generator=made, distance=AreaL2(), skip_empty=True)(maps, maps, area)
+    assert shapes == [(8, 11), (3, 3)]
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from camera3d.data import (
 )
 from camera3d.data.lidar_depth import LIDAR_DEPTH
 from camera3d.data.queue_dataset import INPUT_NAMES
+from camera3d.data.shared_memory import PREFETCHED, RoomForBatches
 from camera3d.data.splits import fitting_splits
 from camera3d.data.worker_errors import TellingLoader
 from camera3d.errors import ImagesBroken, SplitMismatch
@@ -100,7 +101,8 @@ def train_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate_queue,
+        collate_fn=RoomForBatches(collate_queue),
+        prefetch_factor=PREFETCHED if workers else None,
         pin_memory=torch.cuda.is_available(),
         # The reader's checksums and open files live as long as its worker.
         persistent_workers=workers > 0,

@@ -1,4 +1,4 @@
-"""Kernels that repeat themselves on a GPU, as far as there are any."""
+"""Which kernels a training takes on a GPU: fast ones, and if need be such as repeat themselves."""
 
 from __future__ import annotations
 
@@ -52,3 +52,18 @@ def repeatable(wanted: bool) -> Iterator[None]:
         for where, name, value in before:
             setattr(where, name, value)
         torch.use_deterministic_algorithms(was_strict, warn_only=only_warned)
+
+
+@contextlib.contextmanager
+def fast_products(device: torch.device) -> Iterator[None]:
+    """Inside the block, matrix products of single precision on a GPU round their factors to TF32.
+
+    Convolutions do that by PyTorch's default. NVIDIA_TF32_OVERRIDE=0 in the environment switches both off.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -22,7 +22,7 @@ from camera3d.logs import quiet_mmengine
 from train.distillers.config import DistillerConfig
 from train.engine.data import default_splits, require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
-from train.engine.kernels import repeatable
+from train.engine.kernels import fast_products, repeatable
 from train.engine.log_lines import head, weights_of_terms
 from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
 from train.engine.resuming import run_facts
@@ -156,7 +156,7 @@ def _train(
     if options.dry_run:
         require_free(options.work_dir, resume=options.resume)
     folder = nullcontext() if options.dry_run else work_folder(options.work_dir, resume=options.resume)
-    with stops_told(options.work_dir), folder:
+    with stops_told(options.work_dir), folder, fast_products(device):
         if options.check_images:
             require_images(options.dataroot, index, validation)
         given = config.get("train_dataloader", {})

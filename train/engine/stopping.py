@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from cache_schema.errors import CacheError
 from camera3d.data.worker_errors import worker_deaths_told
-from camera3d.errors import Camera3DError, DataWorkerDied, ImagesBroken
+from camera3d.errors import Camera3DError, DataWorkerDied, ImagesBroken, SharedMemoryShort
 from train.engine.checkpoints import checkpoints
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -38,7 +38,7 @@ def stops_told(work_dir: str | Path) -> Iterator[None]:
     try:
         with worker_deaths_told(), _full_disks_told(Path(work_dir)):
             yield
-    except (CacheError, ImagesBroken, DataWorkerDied, WorkDirNotWritable):
+    except (CacheError, ImagesBroken, DataWorkerDied, SharedMemoryShort, WorkDirNotWritable):
         there = checkpoints(work_dir)
         where = f"the same command with --resume continues from {there[0]}" if there else "no checkpoint yet"
         print_log(f"the training stopped; {where}", "current", level=logging.WARNING)

@@ -7,13 +7,18 @@ abstract and overview figure; the generator is that of Yang et al., Masked Gener
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.losses.checks import ShapeMismatch, check_shapes, compute_dtype, zero_with_graph
-from train.losses.regions import Regions, Stacked
+from train.losses.regions import Regions, Stacked, Window
+
+REACH = 2
+"""Cells on each side that a generated one comes from, where maps are not enlarged: two 3×3 convolutions."""
 
 
 class MaskedGenerator(nn.Module):
@@ -73,10 +78,30 @@ class MaskedGenerator(nn.Module):
             area_nHW: positive inside the instance areas, on the student's cells.
             rng: where the mask comes from, on any device; None takes torch's own.
         """
+        return self.layers(self.masked(maps_nCHW, area_nHW, rng))
+
+    def masked(self, maps_nCHW: Tensor, area_nHW: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """The maps, zero where a cell is hidden."""
         device = maps_nCHW.device if rng is None else rng.device
         chance = torch.rand(area_nHW.shape, generator=rng, device=device).to(maps_nCHW.device)
         hidden = (area_nHW > 0) & (chance < self.mask_ratio)
-        return self.layers(maps_nCHW.masked_fill(hidden[:, None], 0))
+        return maps_nCHW.masked_fill(hidden[:, None], 0)
+
+    def around(self, maps_nCHW: Tensor, windows: Sequence[Window]) -> Tensor:
+        """The generated maps inside the windows, at most one an image, as from whole maps; zero elsewhere.
+
+        Only for equal sizes. `maps_nCHW` are masked already.
+        """
+        generated: dict[int, Tensor] = {}
+        H, W = maps_nCHW.shape[-2:]
+        for image, top, bottom, left, right in windows:
+            # A cell comes from so many cells around it; what the cut's edge has reached is left out again.
+            above, before = min(top, REACH), min(left, REACH)
+            cut = maps_nCHW[image, :, top - above : bottom + REACH, left - before : right + REACH]
+            made = self.layers(cut[None])[0, :, above : above + bottom - top, before : before + right - left]
+            generated[image] = F.pad(made, (left, W - right, top, H - bottom))
+        nothing = torch.zeros_like(next(iter(generated.values()), maps_nCHW[0]))
+        return torch.stack([generated.get(image, nothing) for image in range(len(maps_nCHW))])
 
 
 class AreaL2(nn.Module):
@@ -122,8 +147,8 @@ class MaskedGeneration(nn.Module):
     Args:
         generator: trained with the student, not part of it.
         distance: what compares the maps.
-        skip_empty: leave images without any area out of the generator; their generated maps are zero. For
-            perspective views, where a camera often sees no object and the generator is most of the cost.
+        skip_empty: generate only the window around each image's areas; elsewhere the generated maps are zero,
+            and nothing looks there. For perspective views, whose generators are most of the term's cost.
     """
 
     def __init__(self, *, generator: MaskedGenerator, distance: AreaL2, skip_empty: bool = False) -> None:
@@ -144,15 +169,11 @@ class MaskedGeneration(nn.Module):
         where = Stacked.of(area_BNHW)
         _check("MaskedGeneration", student_BNCHW, teacher_BNCHW, where.weight)
         maps, area = student_BNCHW.flatten(0, 1), where.weight.flatten(0, 1)
+        masked = self.generator.masked(maps, area, rng)
         if self.skip_empty:
-            seen = where.parts
-            if len(seen):
-                part = self.generator(maps[seen], area[seen], rng)
-                generated = part.new_zeros(maps.shape).index_copy(0, seen, part)
-            else:
-                generated = torch.zeros_like(maps)
+            generated = self.generator.around(masked, where.windows)
         else:
-            generated = self.generator(maps, area, rng)
+            generated = self.generator.layers(masked)
         generated = generated.view(student_BNCHW.shape)
         loss = self.distance(generated, teacher_BNCHW, where)
         return loss + zero_with_graph([student_BNCHW, *self.generator.parameters()]), generated

@@ -7,11 +7,21 @@ their places travel to the device beside the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Window(NamedTuple):
+    """Rows [top, bottom) and columns [left, right) of one image."""
+
+    image: int
+    top: int
+    bottom: int
+    left: int
+    right: int
 
 
 class Region(NamedTuple):
@@ -19,20 +29,26 @@ class Region(NamedTuple):
 
     weight: (...) bool, or ≥ 0: of each cell, or of each query.
     chosen: (k,) int64, the places in the flattened weight where it is not zero, ascending.
-    parts: (m,) int64, which entries of the first dimension have such a place, ascending: for areas on images
-        (N, H, W) the cameras that see an object.
+    windows: of areas on images (N, H, W), the smallest window around them in every image that has some;
+        otherwise empty. Numbers of the host's, which cuts maps by them.
     """
 
     weight: Tensor
     chosen: Tensor
-    parts: Tensor
+    windows: tuple[Window, ...] = ()
 
     @classmethod
     def of(cls, weight: Tensor) -> Region:
-        """The region of a weight. On a GPU the host waits for it twice."""
-        chosen = weight.flatten().nonzero().squeeze(-1)
-        parts = weight.flatten(1).any(1).nonzero() if weight.dim() > 1 else weight.nonzero()
-        return cls(weight, chosen, parts.squeeze(-1))
+        """The region of a weight. On a GPU the host waits for it."""
+        windows = tuple(_windows(weight.cpu())) if weight.dim() == 3 else ()
+        return cls(weight, weight.flatten().nonzero().squeeze(-1), windows)
+
+
+def _windows(weight_NHW: Tensor) -> Iterator[Window]:
+    for image, cells in enumerate(weight_NHW != 0):
+        rows, columns = (cells.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        if rows:
+            yield Window(image, rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
 
 
 Regions = Tensor | Sequence[Region]
@@ -55,26 +71,25 @@ class Stacked(NamedTuple):
     weight: (B, ...).
     chosen: places in the flattened weight.
     sample: which sample each of them belongs to.
-    parts: places in the first two dimensions, flattened.
+    windows: see Region; images are counted through the batch.
     """
 
     weight: Tensor
     chosen: Tensor
     sample: Tensor
-    parts: Tensor
+    windows: tuple[Window, ...]
 
     @classmethod
     def of(cls, regions: Regions) -> Stacked:
         """Regions of one shape."""
         weight = weights_of(regions)
-        size, length = math.prod(weight.shape[1:]), weight.shape[1]
-        none = weight.new_empty(0, dtype=torch.long)
-        chosen, parts = [none], [none]
+        size = math.prod(weight.shape[1:])
+        chosen, windows = [weight.new_empty(0, dtype=torch.long)], []
         for b, region in enumerate(per_sample(regions)):
             chosen.append(region.chosen + b * size)
-            parts.append(region.parts + b * length)
+            windows += [w._replace(image=w.image + b * weight.shape[1]) for w in region.windows]
         places = torch.cat(chosen)
-        return cls(weight, places, places // max(size, 1), torch.cat(parts))
+        return cls(weight, places, places // max(size, 1), tuple(windows))
 
     def places(self) -> tuple[Tensor, ...]:
         """The chosen places as an index of each dimension of the weight."""

@@ -100,11 +100,17 @@ class BEVFormer(QueryDetector):
 
     def history_bev(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """The BEV map of the queue's frames before the last, without gradient, dropout or grid mask."""
+        B, T = batch["images"].shape[:2]
+        if T == 1:
+            return None
         prev_bev = None
         with torch.no_grad(), eval_mode(self):
-            for t in range(batch["images"].shape[1] - 1):
+            # The backbone sees all frames at once: a GPU is busy longer with each of its kernels.
+            queue = self.extract_feat(batch["images"][:, :-1].flatten(0, 1))
+            for t in range(T - 1):
                 frame = {name: values[:, t] for name, values in batch.items()}
-                prev_bev = self._bev(self.extract_feat(frame["images"]), frame, prev_bev)
+                pv_feats = [feats.unflatten(0, (B, T - 1))[:, t] for feats in queue]
+                prev_bev = self._bev(pv_feats, frame, prev_bev)
         return prev_bev
 
     def _bev(self, pv_feats: list[Tensor], frame: Mapping[str, Tensor], prev_bev: Tensor | None) -> Tensor:
