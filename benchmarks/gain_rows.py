@@ -21,6 +21,7 @@ CONFIGS = ROOT / "configs" / "demo"
 ALONE, FD3D, HEATMAP = "alone", "FD3D", "heatmap terms, released start"
 HEATMAP_FROM_HEAD = "heatmap terms, head copied"
 STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
+FD3D_RAW = "FD3D, bev_generation on the raw map"
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
 RAW = ("bev_generation", "raw")  # the experiment on why bev_generation gains nothing by itself
@@ -116,6 +117,7 @@ def rows() -> list[Row]:
             for term, places in PLACEMENTS.items()
             for place in places
         ),
+        fd3d(FD3D_RAW, terms | {"bev_generation": {**terms["bev_generation"], "bev_map": "raw"}}, long=True),
         Row(name="FD3D, compact store", config="distill_fd3d.py", source="compact"),
         Row(name="FD3D, focal store", config="distill_fd3d.py", source="focal"),
         Row(name="FD3D, live_fd", config="distill_fd3d.py", source=LIVE),
@@ -182,6 +184,7 @@ def steps() -> list[tuple[str, str]]:
         (reference(), "FD3D: bev_generation alone, raw map"),
         (reference(), "FD3D: focal alone"),
         (reference(), FD3D),
+        (FD3D, FD3D_RAW),
         *((queue, streamed) for queue, *both in map(history_names, STREAMED) for streamed in both),
     ]
 
