@@ -124,7 +124,7 @@ def test_a_name_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ({"model.pts_bbox_head.num_heads": 5}, "num_heads 5: expected a divisor of embed_dims 128"),
+        ({"model.pts_bbox_head.num_heads": 5}, "num_heads 5: expected a divisor of embed_dims 64"),
         ({"model.pts_bbox_head.bev_hw": (0, 5)}, "bev_hw[0] 0: expected a whole number of 1 or more"),
         ({"model.pts_bbox_head.decoder_layers": 0}, "decoder_layers 0: expected"),
         ({"model.pts_bbox_head.num_levels": 4}, "num_levels"),
