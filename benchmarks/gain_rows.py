@@ -174,6 +174,7 @@ def reference() -> str:
 def steps() -> list[tuple[str, str]]:
     """Pairs of rows whose difference is a claim: the second adds one thing to the first."""
     return [
+        (ALONE, start_only("released")),
         (ALONE, reference()),
         (start_only("released"), HEATMAP),
         (reference(), HEATMAP),

@@ -38,7 +38,7 @@ from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
-from train.distillers.fit import compared_maps
+from train.distillers.fit import compared_maps, target_warp
 from train.engine.data import train_loader
 from train.engine.segments import history_of
 from train.engine.targets import from_store
@@ -173,8 +173,9 @@ def _variants(
     teacher = TeacherDescription.of_detector(detector, teacher_config)
     maps = compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), teacher)
     pipeline = ImagePipeline.from_config(teacher_config.inputs)
+    warp = target_warp(config, maps, teacher)
     sources = {
-        "live": LiveSource(detector, StreamingFrames(index, pipeline, args.dataroot)),
+        "live": LiveSource(detector, StreamingFrames(index, pipeline, args.dataroot), warp),
         "live_fd": DistortedLiveSource(detector, pipeline.pad_hw),
     }
     for name, source in sources.items():

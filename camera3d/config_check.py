@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
@@ -22,10 +25,12 @@ from camera3d.config_values import (
     Section,
     Value,
     choice,
+    is_number,
     keywords,
     numbers,
     whole,
 )
+from camera3d.data.augmentation import augmentation_faults
 from camera3d.data.queue_dataset import UNKNOWN_VELOCITIES
 from camera3d.errors import ConfigInvalid, shown
 
@@ -84,6 +89,17 @@ TRAIN_CFG = Section(
     }
 )
 INPUTS = Section(dict.fromkeys(("scale", "pad_hw", "mean", "std", "to_rgb", "resize"), ANYTHING))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is wrong as somebody else tells it; see Check of camera3d.config_values."""
+
+    faults: Callable[[str, object], list[str]]
+
+
+SHARE = Value("a number between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
+EMA = Section({"decay": SHARE, "ramp_steps": OrNone(whole(1))})
 CONFIG = Section(
     {
         "model": MODEL,
@@ -101,6 +117,8 @@ CONFIG = Section(
         "segment_length": whole(2),
         "single_frame_steps": whole(0),
         "distort": FLAG,
+        "augmentation": Told(augmentation_faults),
+        "ema": OrNone(EMA),
         "class_balanced": FLAG,
         "optim_wrapper": OPTIM_WRAPPER,
         "param_scheduler": Each(SCHEDULER, list),

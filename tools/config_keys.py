@@ -32,6 +32,10 @@ WORDS = {
     "class_names": "order of the labels; `model` takes it from here",
     "deterministic": "choose kernels that repeat themselves to the bit, where there are any",
     "distiller": "what is distilled: see below; of distillation configs",
+    "augmentation": "what training samples are moved by: `image` and `bev`, see below and"
+    " [Training](../train.md#augmentation)",
+    "ema": "average of the weights that is scored and exported: see below and"
+    " [Training](../train.md#averaged-weights)",
     "distort": "photometric distortion of the images that are trained on",
     "drop_history_frame": "leave one frame of the history out, a random one, as released",
     "find_unused_parameters": "of data-parallel training: allow parameters that a step does not use",
@@ -133,6 +137,7 @@ class NoWords(Exception):
 def page() -> str:
     """The whole page."""
     sys.path.insert(0, str(ROOT))
+    from camera3d.data.augmentation import BevAugmentation, ImageAugmentation
     from camera3d.data.images import ImagePipeline
     from camera3d.detectors.bevdepth.criterion import BEVDepthCriterion
     from camera3d.detectors.bevdepth.decode import DecodeRule
@@ -144,6 +149,7 @@ def page() -> str:
     from train.distillers.areas import AreaOptions
     from train.distillers.config import DistillerConfig
     from train.distillers.terms import TERMS
+    from train.engine.averaging import AverageOptions
 
     parts = [
         "# Config keys",
@@ -173,6 +179,13 @@ def page() -> str:
         _table(_of_class("criterion", BEVDepthCriterion)),
         "`decode_rule` of BEVDepth:",
         _table(_of_dataclass("decode_rule", DecodeRule)),
+        "## `augmentation`",
+        "`image`:",
+        _table(_of_dataclass("image", ImageAugmentation)),
+        "`bev`:",
+        _table(_of_dataclass("bev", BevAugmentation)),
+        "## `ema`",
+        _table(_of_dataclass("ema", AverageOptions)),
         "## `distiller`",
         _table(_of_dataclass("distiller", DistillerConfig)),
         "## `distiller.areas`",

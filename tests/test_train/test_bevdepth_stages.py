@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import bevdepth_cases
 import numpy as np
@@ -19,7 +20,9 @@ from cache_schema.reader import TargetReader
 from camera3d.boxes import move_boxes
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
+from camera3d.data.augmentation import Augmentation, Drawn, bev_matrix
 from camera3d.detectors import build_detector
+from camera3d.detectors.bevdepth.rig import frustum_geometry
 from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area
 from camera3d.streaming import run_scene
@@ -81,6 +84,8 @@ def case(tmp_path_factory, one_thread):
     torch.save({"state_dict": bevdepth_cases.state_dict(build_detector(config))}, folder / "teacher.pth")
     config.merge_from_dict({"teacher": "teacher.py", "distiller": {"terms": TERMS}})
     config.dump(folder / "student.py")
+    config.augmentation = None
+    config.dump(folder / "still.py")
     data = ["--dataroot", str(dataroot), "--version", VERSION, "--split", "all"]
     stores = {}
     for profile in ("exact", "compact", "focal"):
@@ -209,7 +214,7 @@ def options(case, config: Path, **changes) -> DistillOptions:
 @pytest.mark.parametrize("drawn_by", ["worker", "training"])
 def test_areas_and_heatmaps_lie_where_the_head_looks(case, drawn_by):
     """In the ego frame on BEV maps, whoever draws them; on images in the LiDAR frame."""
-    got = prepare(options(case, case.folder / "student.py"))
+    got = prepare(options(case, case.folder / "still.py"))
     batch = got.batch(case.dataroot)
     inputs, samples = batch["inputs"], batch["data_samples"]
     targets = got.model.source.targets(inputs, samples, batch["extras"])
@@ -227,6 +232,36 @@ def test_areas_and_heatmaps_lie_where_the_head_looks(case, drawn_by):
     for region, silhouette in zip(drawn.images, silhouettes, strict=True):
         assert silhouette.any()
         assert (region.weight.bool() | ~silhouette).all()
+
+
+def test_an_augmented_student_is_shown_one_moved_world(case):
+    """Its boxes, cells and cameras move together: the pooled map of a turned ground is the turned map."""
+    turned = Drawn(None, bev_matrix(90, 1.0, mirror_x=True, mirror_y=False))
+    batches = {}
+    for name, drawn in (("still", Drawn(None, None)), ("turned", turned)):
+        got = prepare(options(case, case.folder / "student.py"))
+        with mock.patch.object(Augmentation, "draw", return_value=drawn):
+            batches[name] = got.batch(case.dataroot)
+    assert torch.equal(batches["still"]["inputs"]["images"], batches["turned"]["inputs"]["images"])
+    moves = batches["turned"]["extras"]["moves"][0]
+    student = got.model.student.eval()
+    cells = {}
+    for name, batch in batches.items():
+        frame = {key: values[:, -1] for key, values in batch["inputs"].items()}
+        rig = student._rig(frame)
+        cells[name] = frustum_geometry(student.backbone.frustum, rig)[0]
+        (truth,) = ground_truth(batch["data_samples"])
+        batch["boxes"] = move_boxes(truth.boxes, frame["lidar2ego"][0])
+    wanted = cells["still"].double() @ moves.bev[:3, :3].T
+    torch.testing.assert_close(cells["turned"].double(), wanted, atol=1e-3, rtol=1e-4)
+    expected = move_boxes(batches["still"]["boxes"], moves.bev)
+    torch.testing.assert_close(batches["turned"]["boxes"], expected, atol=1e-3, rtol=1e-4)
+    warped = got.model.source.targets(
+        *(batches["turned"][key] for key in ("inputs", "data_samples", "extras"))
+    )
+    plain = got.model.source.targets(*(batches["still"][key] for key in ("inputs", "data_samples", "extras")))
+    # Turned by a quarter, then x mirrored: rows and columns change places.
+    torch.testing.assert_close(warped.map("bev_feats"), plain.map("bev_feats").transpose(-1, -2))
 
 
 def test_a_student_streams(case, tmp_path):

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from camera3d.boxes import move_boxes
+from camera3d.data.queue_dataset import MOVES
 from camera3d.detectors import OutputSpec
 from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area, pv_areas
 from train.distillers.compared import BevPair, ComparedMaps, LevelPair
 from train.losses import gaussian_heatmap, resize_heatmap
 from train.losses.regions import Region
-from train.targets import TeacherTargets
+from train.targets import TargetWarp, TeacherTargets
 from train.targets.layout import TargetLayout
 
 
@@ -52,6 +53,8 @@ class SampleAreas(NamedTuple):
     images: for each compared level (N, h, w) instance areas.
     heatmap: (H, W) float32, the ground truth's, on the teacher's BEV map.
     confidence: (Q,) float32, of the teacher's queries.
+    seen: for each compared level (N, h, w) bool, which cells of a moved map the teacher saw; empty when it
+        saw all of them. Areas and heatmaps hold none that it did not see.
     """
 
     hidden_bev: Region | None
@@ -59,6 +62,7 @@ class SampleAreas(NamedTuple):
     images: tuple[Region, ...]
     heatmap: Region | None
     confidence: Region | None
+    seen: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ class AreaArtist:
     A GPU would need a thousand small launches, and its host would wait for how many cells each area has.
 
     Attributes:
-        hidden_bev, bev, images, heatmap, confidence: what is drawn, see SampleAreas.
+        hidden_bev, bev, images, heatmap, confidence, seen: what is drawn, see SampleAreas.
     """
 
     maps: ComparedMaps
@@ -78,6 +82,7 @@ class AreaArtist:
     images: bool = False
     heatmap: bool = False
     confidence: bool = False
+    seen: bool = False
 
     @torch.no_grad()
     def draw(
@@ -90,10 +95,10 @@ class AreaArtist:
         """The areas of one sample.
 
         Args:
-            truth: (n, 9) annotated boxes.
+            truth: (n, 9) annotated boxes, where the sample's augmentation has them.
             teacher: of this sample alone.
             lidar2img: (N, 4, 4), LiDAR metres to pixels of the student's input.
-            lidar2ego: (4, 4), LiDAR to ego metres; None unless the BEV maps lie in the ego frame.
+            lidar2ego: (4, 4), LiDAR to ego metres as the BEV map has them; None unless it lies in that frame.
         """
         options, bev = self.options, self.maps.bev
         limits = {"min_score": options.min_score, "at_most": options.at_most}
@@ -102,28 +107,35 @@ class AreaArtist:
         if options.queries and drawn:
             (detected,) = teacher.detected_boxes(**limits)
             boxes = torch.cat((boxes, detected[:, :7].to(boxes)))
+        looked_at = self.maps.levels if self.images or self.seen else ()
+        seen = [_seen(teacher, level.teacher) for level in looked_at]
         images = image_areas(boxes, lidar2img, self.maps.levels, options) if self.images else []
         if bev is not None and bev.student.frame == "ego":
             boxes, truth = move_boxes(boxes, lidar2ego), move_boxes(truth, lidar2ego)
         return SampleAreas(
+            # What is hidden need not be compared.
             hidden_bev=_bev_region(boxes, bev.student, bev, options) if self.hidden_bev else None,
-            bev=_bev_region(boxes, bev.teacher, bev, options) if self.bev else None,
-            images=tuple(map(Region.of, images)),
-            heatmap=Region.of(heatmap(truth, bev)) if self.heatmap else None,
+            bev=_bev_region(boxes, bev.teacher, bev, options, teacher) if self.bev else None,
+            images=tuple(Region.of(_within(*pair)) for pair in zip(images, seen, strict=False)),
+            heatmap=Region.of(_within(heatmap(truth, bev), _seen(teacher, bev.teacher)))
+            if self.heatmap
+            else None,
             confidence=Region.of(teacher.confidence(**limits)[0]) if self.confidence else None,
+            seen=tuple(seen) if self.seen and teacher.moves is not None else (),
         )
 
 
 class DrawAreas:
     """Adds `areas` to an item of NuScenesQueueDataset that has its targets."""
 
-    def __init__(self, artist: AreaArtist, layout: TargetLayout) -> None:
-        self.artist, self.layout = artist, layout
+    def __init__(self, artist: AreaArtist, layout: TargetLayout, warp: TargetWarp) -> None:
+        self.artist, self.layout, self.warp = artist, layout, warp
 
     def __call__(self, item: dict[str, object]) -> dict[str, object]:
         """The item with `areas`, a SampleAreas."""
         (truth,) = ground_truth([item["data_samples"]])
-        teacher = TeacherTargets([item["targets"]], self.layout)
+        moves = [item[MOVES]] if MOVES in item else None
+        teacher = TeacherTargets([item["targets"]], self.layout, self.warp, moves)
         lidar2ego = item["lidar2ego"][-1] if "lidar2ego" in item else None
         return item | {"areas": self.artist.draw(truth.boxes, teacher, item["lidar2img"][-1], lidar2ego)}
 
@@ -152,5 +164,23 @@ def heatmap(boxes: Tensor, bev: BevPair) -> Tensor:
     return resize_heatmap(drawn[None], tuple(bev.teacher.shape[-2:]))[0]
 
 
-def _bev_region(boxes: Tensor, own: OutputSpec, bev: BevPair, options: AreaOptions) -> Region:
-    return Region.of(bev_area_on(boxes, own, bev, options)[None])
+def _bev_region(
+    boxes: Tensor,
+    own: OutputSpec,
+    bev: BevPair,
+    options: AreaOptions,
+    teacher: TeacherTargets | None = None,
+) -> Region:
+    """Of all cells of a map, or of those that a teacher saw."""
+    area = bev_area_on(boxes, own, bev, options)
+    return Region.of((area if teacher is None else _within(area, _seen(teacher, own)))[None])
+
+
+def _seen(teacher: TeacherTargets, own: OutputSpec) -> Tensor | None:
+    """Which cells of one of its maps the teacher of a sample saw; None: all."""
+    inside = teacher.inside(own.name, tuple(own.shape[-2:]))
+    return None if inside is None else inside[0]
+
+
+def _within(weight: Tensor, seen: Tensor | None) -> Tensor:
+    return weight if seen is None else weight * seen

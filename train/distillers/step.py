@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from camera3d.detectors import Outputs
@@ -71,6 +72,13 @@ class DistillationStep:
     def pv_areas(self) -> list[list[Region]]:
         """For each compared level (N, h, w) of each sample."""
         return [list(level) for level in zip(*(areas.images for areas in self._areas), strict=True)]
+
+    @property
+    def pv_seen(self) -> list[Tensor | None]:
+        """For each compared level (B, N, h, w) bool, which cells the teacher saw; None: all."""
+        if not self._areas[0].seen:
+            return [None] * len(self._maps.levels)
+        return [torch.stack(level) for level in zip(*(areas.seen for areas in self._areas), strict=True)]
 
     @property
     def heatmap(self) -> list[Region]:

@@ -20,6 +20,7 @@ from camera3d.data import (
     check_images,
     collate_queue,
 )
+from camera3d.data.augmentation import Augmentation
 from camera3d.data.lidar_depth import LIDAR_DEPTH
 from camera3d.data.queue_dataset import INPUT_NAMES
 from camera3d.data.shared_memory import PREFETCHED, RoomForBatches
@@ -74,6 +75,7 @@ def train_loader(
         "class_names": config.model.class_names,
         "distort": config.get("distort", True),
         "extra_inputs": [name for name in inputs if name not in left_out],
+        "augmentation": Augmentation.from_config(config),
         "unknown_velocity": config.get("unknown_velocity", "zero"),
         "seed": seed,
         "transforms": transforms,

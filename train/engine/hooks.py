@@ -11,6 +11,7 @@ from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from train.engine.averaging import kept_detector
 from train.engine.export import export, plain_detector
 
 
@@ -92,4 +93,4 @@ class ExportStudent(Hook):
     @staticmethod
     def _export(runner, name: str) -> None:
         if is_main_process():
-            export(plain_detector(runner.model), Path(runner.work_dir) / name)
+            export(kept_detector(runner), Path(runner.work_dir) / name)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from camera3d.detectors.protocol import Detections
 from camera3d.evaluation import evaluate_detector
-from train.engine.export import plain_detector
+from train.engine.averaging import kept_detector
 from train.engine.pictures import held_out_picture, shown_frame
 
 
@@ -49,7 +49,7 @@ class NuScenesValLoop(BaseLoop):
         runner, frames = self.runner, self.dataloader.dataset
         runner.call_hook("before_val")
         runner.call_hook("before_val_epoch")
-        detector = plain_detector(runner.model)
+        detector = kept_detector(runner)
         shown, seen = shown_frame(frames.index), {}
 
         def watch(token: str, found: Detections) -> None:

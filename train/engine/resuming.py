@@ -28,6 +28,8 @@ DECIDING = (
     "segment_length",
     "single_frame_steps",
     "distort",
+    "augmentation",
+    "ema",
     "class_balanced",
     "amp",
     "auto_scale_lr",

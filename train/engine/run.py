@@ -20,6 +20,7 @@ from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
 from train.distillers.config import DistillerConfig
+from train.engine.augmenting import inputs_of, require_augmentable
 from train.engine.data import default_splits, require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
 from train.engine.kernels import fast_products, repeatable
@@ -103,10 +104,14 @@ def indices(options: TrainOptions) -> tuple[NuScenesIndex, NuScenesIndex | None]
 
 
 def initial_detector(config: Config, options: TrainOptions) -> Detector:
-    """A detector with random weights, and those of `init_from` that fit."""
+    """A detector with random weights, and those of `init_from` that fit.
+
+    Raises ConfigInvalid: its history or its augmentation cannot be.
+    """
     torch.manual_seed(options.seed)
     detector = build_detector(config)
     detector.history = history_of(config, detector)
+    require_augmentable(config, detector)
     with quiet_mmengine():
         detector.init_weights()
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
@@ -131,13 +136,6 @@ def load_fitting(detector: nn.Module, checkpoint: str | Path) -> set[str]:
     detector.load_state_dict(fitting, strict=False)
     print_log(f"{checkpoint}: {len(fitting)} of the detector's {len(own)} weights loaded", "current")
     return set(fitting)
-
-
-def inputs_of(model: nn.Module) -> tuple[str, ...]:
-    """What a detector, or the student of a distiller, reads of a frame in training."""
-    student = getattr(model, "student", model)
-    # A detector of somebody's own may know only what the seam had first.
-    return (*student.inputs, *getattr(student, "training_inputs", ()))
 
 
 def _train(

@@ -29,6 +29,7 @@ from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from camera3d.files import replace_with
 from camera3d.logs import quiet_mmengine, to_stderr
 from train.engine import hooks, log_lines, loops  # noqa: F401  registered by name below
+from train.engine.averaging import AverageOptions
 from train.engine.checkpoints import chosen_checkpoint, remove_strays, write_digest
 from train.engine.extending import EPOCHS_FACT, replayed, require_more, rewound, told
 from train.engine.finite import require_finite_weights
@@ -207,6 +208,8 @@ def build_runner(
     resumable = math.lcm(accumulated, train.sampler.resumable_steps)
     interval = -(-config.get("checkpoint_interval", 1000) // resumable) * resumable
     evaluates = validation is not None
+    average = AverageOptions.from_config(config)
+    averages = [] if average is None else [{"type": "AverageStudent", "options": average}]
     wrapper, about_the_rate = scaled(config, StepSize(train.batch_size, get_world_size(), accumulated))
     runner = TrainingRunner(
         device=device,
@@ -236,6 +239,7 @@ def build_runner(
             {"type": "RequireFinite", "may_skip": skip_nonfinite},
             {"type": "SeedEachStep", "seed": seed},
             {"type": "EndHistories", "every": train.sampler.resumable_steps},
+            *averages,
             {"type": "ExportStudent", "interval": interval},
         ],
         log_processor={"type": "StepLines", "terms": list((config.get("distiller") or {}).get("terms", ()))},

@@ -12,6 +12,7 @@ from cache_schema.fingerprint import digest
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, NuScenesIndex, StreamingFrames
+from camera3d.data.augmentation import Augmentation
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
@@ -21,7 +22,8 @@ from train.distillers.areas import DrawAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
-from train.distillers.fit import area_artist, compared_maps, wanted_arrays
+from train.distillers.fit import area_artist, compared_maps, target_warp, wanted_arrays
+from train.engine.augmenting import require_same_moves
 from train.engine.options import SOURCES, DistillOptions
 from train.targets import (
     CachedTargets,
@@ -87,8 +89,9 @@ def from_store(
     check_store(reader.spec, wanted, tuple(n for n, needs in chosen.needs.items() if needs.whole_maps))
     names = dict.fromkeys(name for term in wanted.values() for name in term)
     layout = TargetLayout.of_store(reader.spec)
-    transforms = (CachedTargets(reader, names), DrawAreas(area_artist(chosen, maps, teacher), layout))
-    return TargetSetting(digest(reader.spec), index, teacher, maps, CacheSource(layout), transforms)
+    warp, artist = target_warp(config, maps, teacher), area_artist(chosen, maps, teacher)
+    transforms = (CachedTargets(reader, names), DrawAreas(artist, layout, warp))
+    return TargetSetting(digest(reader.spec), index, teacher, maps, CacheSource(layout, warp), transforms)
 
 
 def _cached(
@@ -107,7 +110,8 @@ def _cached(
     index = covered(index, reader, allow_partial=options.allow_partial)
     setting = from_store(config, chosen, student, reader, index)
     heatmap = any(needs.heatmap for needs in chosen.needs.values())
-    check_areas(reader.spec, vars(chosen.areas), heatmap=heatmap)
+    augmentation = Augmentation.from_config(config)
+    check_areas(reader.spec, vars(chosen.areas), heatmap=heatmap, augmentation=augmentation)
     if terms := chosen.reading_confidence:
         tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
         check_confidence(reader, tokens, terms, min_score=chosen.areas.min_score)
@@ -164,7 +168,8 @@ def _live(
     name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
     told = {"store": "none", "teacher": f"{path}, {options.teacher_checkpoint}, {options.teacher_source}"}
     if options.teacher_source == "live":
-        live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot))
+        warp = target_warp(config, maps, description)
+        live = LiveSource(teacher, StreamingFrames(index, pipeline, options.dataroot), warp)
         return TargetSetting(name, index, description, maps, live, told=told)
     own = ImagePipeline.from_config(config.inputs)
     ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
@@ -174,5 +179,6 @@ def _live(
             f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
             f" {pipeline.to_dict()}"
         )
+    require_same_moves(config, student, teacher)
     source = DistortedLiveSource(teacher, pipeline.pad_hw)
     return TargetSetting(name, index, description, maps, source, told=told)

@@ -9,8 +9,10 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
 from cache_schema.reader import TargetReader
+from camera3d.data.queue_dataset import MOVES
 from train.targets.layout import TargetLayout, stored_names
 from train.targets.teacher_targets import TeacherTargets
+from train.targets.warp import TargetWarp
 
 
 class CachedTargets:
@@ -41,10 +43,11 @@ class CacheSource:
 
     Args:
         layout: of the store.
+        warp: what moves targets of augmented samples.
     """
 
-    def __init__(self, layout: TargetLayout) -> None:
-        self.layout = layout
+    def __init__(self, layout: TargetLayout, warp: TargetWarp) -> None:
+        self.layout, self.warp = layout, warp
 
     def targets(
         self,
@@ -53,4 +56,4 @@ class CacheSource:
         extras: Mapping[str, list],
     ) -> TeacherTargets:
         """See TargetSource."""
-        return TeacherTargets(extras["targets"], self.layout)
+        return TeacherTargets(extras["targets"], self.layout, self.warp, extras.get(MOVES))

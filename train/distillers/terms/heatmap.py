@@ -32,9 +32,9 @@ class PvDivergence(Term):
         """See Term."""
         return {
             f"loss_pv_divergence_{level.number}": self.divergence(
-                step.student[level.student.name], step.teacher.map(level.teacher.name)
+                step.student[level.student.name], step.teacher.map(level.teacher.name), seen
             )
-            for level in self.levels
+            for level, seen in zip(self.levels, step.pv_seen, strict=True)
         }
 
 
