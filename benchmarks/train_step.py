@@ -159,14 +159,7 @@ def _variants(
         else:
             chosen_here, label = chosen, f"{method}, {profile}"
         setting = from_store(config, chosen_here, student, reader, index)
-        model = build_distiller(
-            config,
-            chosen_here,
-            student=student,
-            teacher=setting.teacher,
-            maps=setting.maps,
-            source=setting.source,
-        )
+        model = setting.distiller(config, chosen_here, student)
         histories = _histories(label, config)
         for name, one in histories if not found else histories[:1]:
             batches = _batches(one, index, args, setting.transforms)

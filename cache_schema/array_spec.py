@@ -41,6 +41,8 @@ MAX_SAMPLE_NBYTES = 1 << 32
 MAX_DIMENSIONS = 16
 MAX_STRIDE, MAX_EXTENT_M = 1 << 16, 1e6
 QUERY_DIMENSION = "query"
+# Written beside the arrays of the spec, see coordinates.py; so no array of the spec may bear such a name.
+COORDINATES = ("sample_token", "time")
 CONFIDENT_DIMENSION = "confident_query"
 
 
@@ -122,7 +124,7 @@ class ArraySpec(Fact):
         return self.n_chunks(self.shape[0]) if self.rows_per_chunk else 1
 
     def n_chunks(self, rows: int) -> int:
-        """Chunks that so many rows of a ragged array take."""
+        """Chunks that this many rows of a ragged array take."""
         return -(-rows // self.rows_per_chunk)
 
     @property

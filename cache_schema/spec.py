@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from cache_schema import __version__, names
-from cache_schema.array_spec import ArraySpec
+from cache_schema.array_spec import COORDINATES, ArraySpec
 from cache_schema.errors import Problem, SchemaTooNew, SchemaTooOld, shown
 from cache_schema.fields import (
     Fact,
@@ -177,8 +177,9 @@ class StoreSpec(Fact):
 def _array_problems(arrays: tuple[ArraySpec, ...]) -> list[Problem]:
     problems = []
     array_names = [array.name for array in arrays]
-    if "sample" in array_names:
-        problems.append(Problem("arrays", 'no array "sample": it is the name of a dimension', "one"))
+    for taken, by in (("sample", "a dimension"), *((name, "a coordinate") for name in COORDINATES)):
+        if taken in array_names:
+            problems.append(Problem("arrays", f'no array "{taken}": it is the name of {by}', "one"))
     for name in sorted({name for name in array_names if array_names.count(name) > 1}):
         problems.append(Problem("arrays", "names that are all different", f"{name!r} more than once"))
     # A group opens as one xarray Dataset: there a dimension has one length, and no map bears its name.
@@ -190,7 +191,7 @@ def _array_problems(arrays: tuple[ArraySpec, ...]) -> list[Problem]:
         if len(lengths) > 1:
             found = ", ".join(f"{length} in {name}" for length, name in lengths.items())
             problems.append(Problem(f"dimension {dimension}", "one length in all arrays", found))
-        if dimension in array_names:
+        if dimension in (*array_names, *COORDINATES):
             problems.append(Problem(f"dimension {dimension}", "a name that no array has", "an array"))
     return problems
 

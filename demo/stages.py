@@ -43,7 +43,7 @@ def processes() -> int:
 
 
 def schedule(epochs: int, batch_size: int) -> dict[str, object]:
-    """Settings for so many epochs, scored after the last, of so many samples a process and step."""
+    """Settings for this many epochs, scored after the last, of this many samples a process and step."""
     return {
         "train_cfg.max_epochs": epochs,
         "train_cfg.val_interval": epochs,
@@ -172,7 +172,7 @@ class Stages:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"{name}: another process is at it, waiting", file=sys.stderr)
+                print(f"{name}: another process works on it; waiting", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -210,7 +210,7 @@ class Stages:
                 self._children.discard(child)
         if code:
             raise StageFailed(
-                f"{name} ended with exit code {code}; its command is above, and what it printed in {log}."
+                f"{name} ended with exit code {code}; its command is above, and its output is in {log}."
                 " The same command continues from there."
             )
 

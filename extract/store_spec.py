@@ -93,13 +93,13 @@ def require_teacher(config: Config) -> None:
     named = config.get("teacher")
     teacher = named and os.path.normpath(Path(config.filename or "").parent / named)
     raise ConfigInvalid(
-        f"config {config.filename} is of a distillation and its `model` is the student; a store is made"
-        f" by the teacher: give {teacher or 'its config'}"
+        f"config {config.filename} is for a distillation: its `model` is the student, and a store is made"
+        f" by its teacher: give {teacher or 'its config'}"
     )
 
 
 def planned_arrays(config: str | Path, groups: Sequence[str]) -> tuple[ArraySpec, ...]:
-    """The arrays of a dump with that config, for who plans one; no weight is drawn.
+    """The arrays of a dump with that config, for a plan; no weight is drawn.
 
     Raises CacheError as the plan's reader expects it.
     """

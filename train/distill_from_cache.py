@@ -52,13 +52,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     from cache_schema.errors import CacheError
+    from cache_schema.stdout import tell
     from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
     from train.engine.run import DistillOptions, distill
 
     try:
         if args.print_config:
-            return printed_config(args)
+            tell(printed_config(args))
+            return 0
         shared = vars(options_of(args))
         names = ("cache", "layer", "expect_digest", "allow_partial", "teacher_source")
         own = {name: getattr(args, name) for name in names}
@@ -68,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if is_first_process():
-        print(weights)
+        tell(str(weights))
     return 0
 
 

@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError
+    from cache_schema.stdout import tell
     from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
     from train.evaluation_run import EvaluationOptions, run_evaluation
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; nothing was scored", file=sys.stderr)
         return 130
     if is_first_process():
-        print(metrics.table())
+        tell(metrics.table())
     return 0
 
 

@@ -74,11 +74,11 @@ def check_options(options: EvaluationOptions) -> None:
             "name one thing to evaluate: a config with --checkpoint, or --from-cache STORE, or --results FILE"
         )
     if options.expect_digest is not None and options.from_cache is None:
-        raise ConfigInvalid("--expect-digest is of a store: name it with --from-cache, or leave it out")
+        raise ConfigInvalid("--expect-digest concerns a store: name it with --from-cache, or leave it out")
     if options.layer is not None and options.from_cache is None:
-        raise ConfigInvalid("--layer is of a store: name it with --from-cache, or leave it out")
+        raise ConfigInvalid("--layer concerns a store: name it with --from-cache, or leave it out")
     if options.check_images and options.config is None:
-        raise ConfigInvalid("--check-images is of a detector that sees images: leave it out")
+        raise ConfigInvalid("--check-images needs a detector that sees images: leave it out here")
     if options.workers < 0:
         raise ConfigInvalid(f"--workers {options.workers}: must be 0 or more")
     if options.checkpoint is None and _world_size() > 1:
@@ -128,6 +128,7 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics:
     nusc = open_nuscenes(options.dataroot, options.version)
     tokens = split_tokens(nusc, options.split)
     check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", options.split)
+    check_writable(options.out, len(tokens))
     return evaluate_detections(
         stored_detections(reader, tqdm(tokens, unit="sample", desc="replay")),
         class_names,

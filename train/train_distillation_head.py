@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     from cache_schema.errors import CacheError
+    from cache_schema.stdout import tell
     from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
     from train.engine.options import HeadOptions
@@ -50,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         if args.print_config:
-            return printed_config(args)
+            tell(printed_config(args))
+            return 0
         own = {
             name: getattr(args, name) for name in ("cache", "layer", "min_score", "threads", "expect_digest")
         }
@@ -60,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if is_first_process():
-        print(layer)
+        tell(str(layer))
     return 0
 
 

@@ -145,7 +145,8 @@ def _what_to_do(args: Namespace, store: StorePath, findings: Findings, dump: str
         lines.append(f"Take damaged scenes out with --repair, then run {dump} again.")
     if any(fault.damage and not fault.part and fault.path.endswith("zarr.json") for fault in findings.faults):
         lines.append(
-            "What the store says about itself is damaged: no repair can know it. Dump into a new store."
+            "What the store says about itself is damaged, and no repair can restore it:"
+            " dump into a new store."
         )
     if any(not fault.damage for fault in findings.faults):
         lines.append("Files that do not belong there, or may not be read, are left to you.")

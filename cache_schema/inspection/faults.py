@@ -97,7 +97,7 @@ def summary_rows(findings: Findings) -> list[tuple[str, str]]:
     if findings.complete:
         rows.append(("result", "every byte is as it was written"))
     elif not findings.all_faults():
-        rows.append(("result", f"not all was read: there is no {some(missing)}"))
+        rows.append(("result", f"not everything was read; missing: {some(missing)}"))
     return rows
 
 

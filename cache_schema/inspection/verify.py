@@ -81,7 +81,9 @@ def verify(
         shards += _check_scene(store, name, said, tokens, findings)
     for name in listed:
         if said.n_samples is not None and name not in said.n_samples:
-            what = "is no scene of the store's plan" if (store / SCENES_GROUP / name).is_dir() else _STRANGER
+            what = (
+                "is not a scene of the store's plan" if (store / SCENES_GROUP / name).is_dir() else _STRANGER
+            )
             findings.add("", f"{SCENES_GROUP}/{name}", what, damage=False)
     _check_head(store, said, findings)
     total = sum(shard.nbytes for shard in shards)
@@ -205,7 +207,7 @@ def _check_scene(
         return []
     known = said.n_samples is not None
     if isinstance(store, Path) and not (store / part).is_dir():
-        findings.add(part if known else "", part, "is no folder" if known else _STRANGER, damage=known)
+        findings.add(part if known else "", part, "is not a folder" if known else _STRANGER, damage=known)
         return []
     if isinstance(store, Path) and (store / part).is_symlink():
         findings.add("", part, "is a link, which no dump makes", damage=False)
@@ -346,5 +348,6 @@ def _checked_shards(store: StorePath, shards: list[Shard], jobs: int) -> Iterato
                     yield running.pop(future), future.result()
                 except BrokenProcessPool:
                     raise CacheError(
-                        f"a process that read {store} was killed: the memory may be short.\nUse fewer --jobs."
+                        f"a process that read {store} was killed: there may be too little memory."
+                        "\nUse fewer --jobs."
                     ) from None

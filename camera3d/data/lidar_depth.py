@@ -59,7 +59,7 @@ def read_points(path: str, dataroot: str | Path) -> np.ndarray:
             [(path, str(error.strerror))],
         ) from error
     if not content or len(content) % (4 * POINT_NUMBERS):
-        fault = f"{len(content)} bytes are no whole number of points"
+        fault = f"{len(content)} bytes are not a whole number of points"
         raise ImagesBroken(f"{Path(dataroot) / path}: {fault}. {advice}", [(path, fault)])
     return np.frombuffer(content, dtype=np.float32).reshape(-1, POINT_NUMBERS)[:, :3]
 

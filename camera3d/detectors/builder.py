@@ -81,6 +81,10 @@ def build_detector(config: str | Path | Config) -> Detector:
     parts = copy.deepcopy(config.model)
     try:
         return MODELS.build(parts).eval()
+    except ConfigInvalid as error:
+        raise ConfigInvalid(
+            f"config {config.filename or ''}: {kind} cannot be built from its `model`: {error}"
+        ) from error
     except REFUSALS as error:
         # Nobody sees the traceback: say where it was.
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -168,7 +168,7 @@ def test_an_unfinished_layer_is_not_read(store, capsys):
     with pytest.raises(StoreNotFound, match="is not finished"):
         open_layer(TargetReader(store), "head")
     assert inspect_cache.main(["verify", str(store)]) == 1
-    assert "there is no head/scene-0002" in capsys.readouterr().out
+    assert "missing: head/scene-0002" in capsys.readouterr().out
     assert inspect_cache.main(["info", str(store)]) == 0
     assert "2 samples" in (said := capsys.readouterr().out)
     assert "not finished" in said

@@ -304,7 +304,7 @@ def test_the_heads_detections_are_scored(layered, capsys):
         assert evaluate(["--from-cache", str(layered.store), "--layer", "head", *place]) == 0
         assert "NDS" in capsys.readouterr().out
     assert evaluate(["--results", "none.json", "--layer", "head", *place]) == 2
-    assert "--layer is of a store" in capsys.readouterr().err
+    assert "--layer concerns a store" in capsys.readouterr().err
 
 
 def test_killed_while_it_writes_and_resumed(layered, tmp_path):

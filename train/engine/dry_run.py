@@ -51,8 +51,9 @@ def dry_run(
             epochs, steps = config.train_cfg.max_epochs, len(loader)
             for schedule in config.param_scheduler:
                 built = until_the_end(schedule, epochs, epochs * steps)
-                PARAM_SCHEDULERS.build(built, default_args={"optimizer": wrapper.optimizer})
-        except (KeyError, TypeError, ValueError) as error:
+                given = {"optimizer": wrapper.optimizer, "epoch_length": steps}
+                PARAM_SCHEDULERS.build(built, default_args=given)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise ConfigInvalid(f"optim_wrapper or param_scheduler does not work: {error}") from error
     room = require_room(model, options.work_dir, averaged=config.get("ema") is not None)
     images = 0

@@ -44,7 +44,7 @@ class EndHistories(Hook):
     To carry one that no sample looks at leaves the losses as they are, but not the gradients' last bits.
 
     Args:
-        every: so many steps a run may be resumed, see `resumable_steps` of the samplers.
+        every: a run may be resumed after multiples of this many steps, see `resumable_steps` of the samplers.
     """
 
     def __init__(self, every: int) -> None:

@@ -7,8 +7,10 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from camera3d.detectors.protocol import Detections
 from camera3d.evaluation import evaluate_detector
 from train.engine.averaging import kept_detector
+from train.engine.pictures import held_out_picture, shown_frame
 
 
 @LOOPS.register_module()
@@ -31,7 +33,10 @@ class ExactEpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class NuScenesValLoop(BaseLoop):
-    """Scores the student with the devkit. `dataloader` carries the frames, which are streamed by scene."""
+    """Scores the student with the devkit, and shows one frame of it in TensorBoard.
+
+    `dataloader` carries the frames, which are streamed by scene.
+    """
 
     def __init__(
         self, runner: object, dataloader: DataLoader, evaluator: Evaluator, *, out_dir: str, workers: int = 2
@@ -45,6 +50,12 @@ class NuScenesValLoop(BaseLoop):
         runner.call_hook("before_val")
         runner.call_hook("before_val_epoch")
         detector = kept_detector(runner)
+        shown, seen = shown_frame(frames.index), {}
+
+        def watch(token: str, found: Detections) -> None:
+            if token == shown.sample_token:
+                seen[token] = found
+
         metrics = evaluate_detector(
             detector,
             frames.index,
@@ -55,8 +66,13 @@ class NuScenesValLoop(BaseLoop):
             out_dir=self.out_dir,
             device=next(detector.parameters()).device,
             workers=self.workers,
+            watch=watch,
         )
         runner.model.train()
+        for found in seen.values():  # in the first process
+            picture = held_out_picture(shown, found, frames.dataroot)
+            board = runner.visualizer.get_backend("TensorboardVisBackend")
+            board.add_image("held-out frame", picture, step=runner.iter)
         summary = {"NDS": metrics.nds, "mAP": metrics.mean_ap, **metrics.tp_errors}
         runner.call_hook("after_val_epoch", metrics=summary)
         runner.call_hook("after_val")

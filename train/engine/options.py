@@ -9,11 +9,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from camera3d.config_printing import add_print_config, print_config
+from camera3d.config_printing import add_print_config, config_text
 from camera3d.detectors.builder import load_config
 from camera3d.devices import DEVICE_HELP
 from camera3d.errors import ConfigInvalid
 from train.distillers.config import DistillerConfig
+from train.engine.extending import EPOCHS_FACT
 
 NO_SPLIT = "none"
 SOURCES = ("cache", "live", "live_fd")
@@ -31,6 +32,8 @@ class TrainOptions:
         device: see `checked_device`.
         dry_run: check everything, and write nothing.
         check_images: decode every image once before the first step.
+        epochs: how many the training has, in place of the config's; with `resume` also of one that was begun
+            with another number.
     """
 
     config: str
@@ -48,11 +51,12 @@ class TrainOptions:
     device: str | None = None
     dry_run: bool = False
     check_images: bool = False
+    epochs: int | None = None
     cfg_options: dict[str, object] = field(default_factory=dict)
 
     def load_config(self) -> Config:
         """The config with `--cfg-options` merged in. Raises ConfigInvalid."""
-        config = load_config(self.config, self.cfg_options)
+        config = load_config(self.config, with_epochs(self.cfg_options, self.epochs))
         if config.get("distiller") is not None:
             DistillerConfig.from_config(config)
         return config
@@ -130,6 +134,12 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue from the newest checkpoint in the work folder, if there is one",
     )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="epochs in place of the config's; with --resume: extend a training to N epochs, finished or not",
+    )
     parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default 0)")
     parser.add_argument(
@@ -141,7 +151,8 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="leave out up to N steps whose loss or gradient is not finite (default 0: the first one stops)",
+        help="leave out up to N steps whose loss or gradient is not finite (default 0: the first one ends the"
+        " training)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print what would be done, and write nothing"
@@ -170,16 +181,27 @@ def parsed_options(pairs: list[str]) -> dict[str, object]:
     return options
 
 
-def printed_config(args: argparse.Namespace) -> int:
-    """What `--print-config` does; returns the exit code. Raises ConfigInvalid."""
-    return print_config(args.config, parsed_options(args.cfg_options))
+def with_epochs(cfg_options: dict[str, object], epochs: int | None) -> dict[str, object]:
+    """The options with what `--epochs` says among them. Raises ConfigInvalid when they say another number."""
+    if epochs is None:
+        return cfg_options
+    if cfg_options.get(EPOCHS_FACT, epochs) != epochs:
+        raise ConfigInvalid(
+            f"--epochs {epochs} and --cfg-options {EPOCHS_FACT}={cfg_options[EPOCHS_FACT]} differ: give one"
+        )
+    return cfg_options | {EPOCHS_FACT: epochs}
+
+
+def printed_config(args: argparse.Namespace) -> str:
+    """What `--print-config` prints. Raises ConfigInvalid."""
+    return config_text(args.config, with_epochs(parsed_options(args.cfg_options), args.epochs))
 
 
 def options_of(args: argparse.Namespace) -> TrainOptions:
     """From parsed arguments; those of a single command are left to it. Raises ConfigInvalid."""
     given = {name: value for name, value in vars(args).items() if name in TrainOptions.__dataclass_fields__}
     given["cfg_options"] = parsed_options(args.cfg_options)
-    for name, least in (("batch_size", 1), ("workers", 0), ("skip_nonfinite", 0)):
+    for name, least in (("batch_size", 1), ("workers", 0), ("skip_nonfinite", 0), ("epochs", 1)):
         if given[name] is not None and given[name] < least:
             raise ConfigInvalid(f"--{name.replace('_', '-')} {given[name]}: expected {least} or more")
     given["work_dir"] = str(Path(args.work_dir))

@@ -22,7 +22,6 @@ from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import CheckpointMismatch
 from camera3d.logs import quiet_mmengine
 from train.distillation_head import append_layer, head_setting
-from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.engine.augmenting import inputs_of, require_augmentable
 from train.engine.data import default_splits, require_images, train_loader, val_loader
@@ -53,7 +52,7 @@ def train_detector(options: TrainOptions) -> Path | str:
         detector = initial_detector(config, options)
         if config.get("distiller") is not None:
             print_log(
-                f"{options.config} is of a distillation: its student is trained here, on the ground truth"
+                f"{options.config} is for a distillation: here its student is trained on the ground truth"
                 " alone. train/distill_from_cache.py distils.",
                 "current",
                 level=logging.WARNING,
@@ -81,14 +80,7 @@ def distill(options: DistillOptions) -> Path | str:
         setting = target_setting(config, chosen, options, index, student, device)
         # A live teacher has drawn its first weights by now: the terms' own layers must not depend on that.
         torch.manual_seed(options.seed + 1)
-        model = build_distiller(
-            config,
-            chosen,
-            student=student,
-            teacher=setting.teacher,
-            maps=setting.maps,
-            source=setting.source,
-        )
+        model = setting.distiller(config, chosen, student)
         return _train(
             model,
             config,
@@ -239,6 +231,7 @@ def _train(
             resume=options.resume,
             skip_nonfinite=options.skip_nonfinite,
             facts=run_facts(config, index, targets),
+            extend=options.epochs is not None,
         )
         print_log(said, "current")
         runner.train()

@@ -19,6 +19,7 @@ from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
 from camera3d.files import sha256_of
+from train.distillers import Distiller, build_distiller
 from train.distillers.areas import DrawAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.config import DistillerConfig
@@ -58,6 +59,12 @@ class TargetSetting:
     source: TargetSource
     transforms: Sequence[Callable] = ()
     told: Mapping[str, str] = field(default_factory=dict)
+
+    def distiller(self, config: Config, chosen: DistillerConfig, student: Detector) -> Distiller:
+        """A distiller around a student that has its initial weights. Raises as `build_distiller`."""
+        return build_distiller(
+            config, chosen, student=student, teacher=self.teacher, maps=self.maps, source=self.source
+        )
 
 
 def target_setting(

@@ -22,7 +22,7 @@ from train.targets.warp import POINTS, TargetWarp
 class TeacherTargets:
     """What the teacher said about each sample of a batch.
 
-    Maps are made when they are asked for and belong to who asks, so that only one is unpacked at a time.
+    Maps are made when they are asked for and belong to the caller, so that only one is unpacked at a time.
     Half precision is what unpacked int8 gets: its rounding is a hundredth of a quantisation step, and single
     precision would double what the losses keep for the backward pass.
 

@@ -123,7 +123,7 @@ def _losses(facts: Mapping[str, Any], tally: Tally) -> str:
     said = {
         "exact": "Nothing is left out: every array is as the teacher gave it, in the dtype of the table.",
         "compact": "Maps are int8 with one step a channel and sample. All else is as the teacher gave it.",
-        "focal": "Maps are int8 around the instances, over a coarse background; of queries the confident.",
+        "focal": "Maps are int8 around the instances, over a coarse background, and only confident queries.",
     }
     text = f"<p>{escaped(said[facts['profile']])}</p>"
     if tally.kept_queries:

@@ -11,6 +11,7 @@ from camera3d.detectors.bevformer.head import BEVFormerHead
 from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
 from camera3d.detectors.query_based.bev_decoder import build_object_decoder
 from camera3d.detectors.query_based.branches import CODE_WEIGHTS
+from camera3d.detectors.query_based.counts import require_counts
 
 
 def build_bevformer_head(
@@ -37,7 +38,17 @@ def build_bevformer_head(
     Args:
         bev_hw: cells of the BEV map along y and x.
         pillar_heights: points a BEV cell's pillar is projected at; `pillar_points` must be a multiple of it.
+
+    Raises ConfigInvalid when a number cannot be.
     """
+    require_counts(
+        embed_dims=embed_dims,
+        num_heads=num_heads,
+        num_queries=num_queries,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        **dict(zip(("bev_hw[0]", "bev_hw[1]"), bev_hw, strict=True)),
+    )
 
     encoder = BEVFormerEncoder(
         layers=[

@@ -124,7 +124,7 @@ class BEVFormer(QueryDetector):
         own = self.output_specs((1, 1))
         require_same_range(own, teacher.specs)
         if not with_role(teacher.specs, BEV_MAP):
-            raise StartUnfit(["the teacher has no BEV map that its decoder was learnt on"])
+            raise StartUnfit(["the teacher has no BEV map that its decoder was trained on"])
         attention = self.pts_bbox_head.transformer.decoder.layers[0].attentions[1]
         return start_weights(
             kind,
