@@ -20,7 +20,7 @@ from pathlib import Path
 
 from common import RESULTS, commit, processor, publish
 from gain_records import Record, RecordInvalid, Records, digest_of, step_table, table
-from gain_rows import ALONE, CONFIGS, LIVE, Row, reference, rows, steps
+from gain_rows import ALONE, CONFIGS, LAYER, LIVE, Row, reference, rows, steps
 
 from camera3d.errors import Camera3DError
 from demo.stages import BATCH_SIZE, SCENES, StageFailed, Stages, processes, schedule, sha256, stop_like_ctrl_c
@@ -51,6 +51,8 @@ class Training:
         facts = {"config": self.row.resolved(self.settings), "scenes": WORLD}
         if self.row.source is not None:
             facts |= {"source": self.row.source, "teacher": sha256(self.teacher)}
+        if self.row.head is not None:
+            facts["head"] = self.row.resolved_head()
         return digest_of(facts)
 
     def folder(self, seed: int) -> str:
@@ -147,6 +149,8 @@ def train(stages: Stages, training: Training, seed: int, name: str) -> float:
     else:
         store = f"{row.source}-{sha256(training.teacher)[:8]}"
         stages.dump(store, CONFIGS / row.teacher, training.teacher, profile=row.source, processes=processes())
+        if row.head is not None:
+            stages.head(f"{store}-{LAYER}", CONFIGS / row.head, store=store, layer=LAYER)
         source = {"cache": stages.folder / f"{store}.zarr"}
     return stages.distil(name, CONFIGS / row.config, seed=seed, source=source, settings=settings)
 

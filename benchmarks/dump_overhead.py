@@ -20,15 +20,12 @@ import torch
 from common import ROOT, markdown_table, publish
 
 from cache_schema.writer import StoreWriter
-from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
+from camera3d.data import StreamingFrames, load_or_build_index
 from camera3d.data.streaming import StreamingItem
 from camera3d.detectors import Detector
-from camera3d.detectors.builder import load_config
+from camera3d.fixed_numerics import fixed_numerics
 from extract.engine import dump
-from extract.focal_areas import FocalOptions
-from extract.numerics import fixed_numerics
-from extract.run import DumpOptions, load_teacher
-from extract.store_spec import ARRAY_GROUPS, build_store_spec
+from extract.run import DumpOptions, prepared
 from synthetic_nuscenes import generate
 
 IMAGE_HW = (900, 1600)
@@ -58,8 +55,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    config = load_config(args.config)
-    pipeline = ImagePipeline.from_config(config.inputs)
     bare, dumped, inside = [], [], []
     with tempfile.TemporaryDirectory() as folder, fixed_numerics(args.threads) as threads:
         root = Path(folder)
@@ -68,24 +63,18 @@ def main(argv: list[str] | None = None) -> int:
         )
         index = load_or_build_index(dataroot, "v1.0-synthetic", "synthetic_train")
         options = DumpOptions(
-            config=args.config, dataroot=str(dataroot), version=index.version, split=index.split, out=""
+            config=args.config,
+            dataroot=str(dataroot),
+            version=index.version,
+            split=index.split,
+            out=str(root / "0.zarr"),
+            device="cpu",
         )
-        detector, weights = load_teacher(options, config)
-        spec = build_store_spec(
-            detector=detector,
-            config=config,
-            pipeline=pipeline,
-            index=index,
-            weights=weights,
-            groups=ARRAY_GROUPS,
-            profile="exact",
-            focal=FocalOptions(),
-            device=torch.device("cpu"),
-            threads=threads,
-        )
+        ready = prepared(options, index, threads)
+        detector, pipeline, spec = ready.detector, ready.pipeline, ready.spec
         frames = StreamingFrames(index, pipeline, dataroot)
         items = [frames[row] for row in range(len(frames))]
-        print(f"{config.filename}: one pass to warm up …", file=sys.stderr)
+        print(f"{args.config}: one pass to warm up …", file=sys.stderr)
         forward_passes(detector, items[:1])
         for repeat in range(args.repeats):
             print(f"round {repeat + 1} of {args.repeats} …", file=sys.stderr)

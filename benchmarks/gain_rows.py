@@ -18,6 +18,8 @@ from train.engine.options import TrainOptions
 from train.engine.rate import rate_factor
 
 CONFIGS = ROOT / "configs" / "demo"
+LAYER = "head"
+TRAINED_HEAD = "FD3D, trained head"
 ALONE, FD3D, HEATMAP = "alone", "FD3D", "heatmap terms, released start"
 HEATMAP_FROM_HEAD = "heatmap terms, head copied"
 STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
@@ -48,6 +50,8 @@ class Row:
         long: whether the row is trained at the long horizon too.
         epochs: instead of the long horizon's, for rows of equal time; these have no short training.
         teacher: its config, below configs/demo.
+        head: config of a distillation head, below configs/demo, of which the store gets the layer LAYER; None
+            for the teacher's own queries.
     """
 
     name: str
@@ -57,6 +61,12 @@ class Row:
     long: bool = False
     epochs: int | None = None
     teacher: str = "teacher.py"
+    head: str | None = None
+
+    def resolved_head(self) -> dict[str, object]:
+        """All that decides what the head of a row learns but the store."""
+        config = load_config(CONFIGS / self.head).to_dict()
+        return {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
 
     def resolved(self, settings: Mapping[str, object]) -> dict[str, object]:
         """All that decides what is learnt but seed, scenes and teacher, with the code's own defaults."""
@@ -118,6 +128,13 @@ def rows() -> list[Row]:
             for place in places
         ),
         fd3d(FD3D_RAW, terms | {"bev_generation": {**terms["bev_generation"], "bev_map": "raw"}}, long=True),
+        Row(
+            name=TRAINED_HEAD,
+            config="distill_fd3d.py",
+            overrides={"cache_layer": LAYER},
+            head="head.py",
+            long=True,
+        ),
         Row(name="FD3D, compact store", config="distill_fd3d.py", source="compact"),
         Row(name="FD3D, focal store", config="distill_fd3d.py", source="focal"),
         Row(name="FD3D, live_fd", config="distill_fd3d.py", source=LIVE),
@@ -186,6 +203,7 @@ def steps() -> list[tuple[str, str]]:
         (reference(), "FD3D: focal alone"),
         (reference(), FD3D),
         (FD3D, FD3D_RAW),
+        (FD3D, TRAINED_HEAD),
         *((queue, streamed) for queue, *both in map(history_names, STREAMED) for streamed in both),
     ]
 

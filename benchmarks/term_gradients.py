@@ -26,7 +26,6 @@ from camera3d.data import DatasetChoice, NuScenesIndex, collate_queue, load_or_b
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.detectors.protocol import BEV_MAP, IMAGE_MAP, with_role
 from camera3d.logs import quiet_mmengine
-from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
 from train.engine.data import train_loader
@@ -79,14 +78,7 @@ def distillation(
     with quiet_mmengine():
         student.init_weights()
     setting = from_store(config, chosen, student, reader, index)
-    model = build_distiller(
-        config,
-        chosen,
-        student=student,
-        teacher=setting.teacher,
-        maps=setting.maps,
-        source=setting.source,
-    )
+    model = setting.distiller(config, chosen, student)
     if args.checkpoint:
         with harmless_globals():
             held = torch.load(args.checkpoint, map_location="cpu", weights_only=True)

@@ -38,7 +38,7 @@ from camera3d.logs import quiet_mmengine
 from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import Distiller
-from train.distillers.fit import compared_maps
+from train.distillers.fit import compared_maps, target_warp
 from train.engine.data import train_loader
 from train.engine.segments import history_of
 from train.engine.targets import from_store
@@ -159,14 +159,7 @@ def _variants(
         else:
             chosen_here, label = chosen, f"{method}, {profile}"
         setting = from_store(config, chosen_here, student, reader, index)
-        model = build_distiller(
-            config,
-            chosen_here,
-            student=student,
-            teacher=setting.teacher,
-            maps=setting.maps,
-            source=setting.source,
-        )
+        model = setting.distiller(config, chosen_here, student)
         histories = _histories(label, config)
         for name, one in histories if not found else histories[:1]:
             batches = _batches(one, index, args, setting.transforms)
@@ -180,8 +173,9 @@ def _variants(
     teacher = TeacherDescription.of_detector(detector, teacher_config)
     maps = compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), teacher)
     pipeline = ImagePipeline.from_config(teacher_config.inputs)
+    warp = target_warp(config, maps, teacher)
     sources = {
-        "live": LiveSource(detector, StreamingFrames(index, pipeline, args.dataroot)),
+        "live": LiveSource(detector, StreamingFrames(index, pipeline, args.dataroot), warp),
         "live_fd": DistortedLiveSource(detector, pipeline.pad_hw),
     }
     for name, source in sources.items():

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import numpy as np
 
@@ -41,6 +41,8 @@ MAX_SAMPLE_NBYTES = 1 << 32
 MAX_DIMENSIONS = 16
 MAX_STRIDE, MAX_EXTENT_M = 1 << 16, 1e6
 QUERY_DIMENSION = "query"
+# Written beside the arrays of the spec, see coordinates.py; so no array of the spec may bear such a name.
+COORDINATES = ("sample_token", "time")
 CONFIDENT_DIMENSION = "confident_query"
 
 
@@ -67,6 +69,24 @@ class ArraySpec(Fact):
         tuple[float, ...] | None, optional(each(number(-MAX_EXTENT_M, MAX_EXTENT_M), minimum=6))
     ] = None
     frame: Annotated[str | None, optional(one_of(*FRAMES))] = None
+
+    @classmethod
+    def of_output(cls, output: Any) -> Self:
+        """What a detector says about one of its outputs: the same fields, but for how it is compressed.
+
+        Raises SpecInvalid when no store could hold it.
+        """
+        return cls(
+            name=output.name,
+            role=output.role,
+            dtype=output.dtype,
+            shape=tuple(output.shape),
+            dimension_names=tuple(output.dimension_names),
+            compressed=False,
+            stride=None if output.stride is None else float(output.stride),
+            extent_m=output.extent_m,
+            frame=output.frame,
+        )
 
     @property
     def is_map(self) -> bool:
@@ -104,7 +124,7 @@ class ArraySpec(Fact):
         return self.n_chunks(self.shape[0]) if self.rows_per_chunk else 1
 
     def n_chunks(self, rows: int) -> int:
-        """Chunks that so many rows of a ragged array take."""
+        """Chunks that this many rows of a ragged array take."""
         return -(-rows // self.rows_per_chunk)
 
     @property

@@ -6,7 +6,7 @@ to other readers: codecs `bytes`, `blosc` if there is one, `crc32c`. A sample of
 chunks of rows as it needs, one after the other, the last one filled up with the fill value.
 
 A manifest records one checksum a sample: the one at the end of its chunk, or, of a ragged array, the CRC-32C
-of those at the ends of its chunks, one after the other. So who reads goes through the values once.
+of those at the ends of its chunks, one after the other. So a reader goes through the values once.
 """
 
 import struct
@@ -171,7 +171,7 @@ class Chunks:
         most = n_chunks * layout.largest_nbytes
         least = _BLOSC_HEADER.size + CRC_NBYTES if array.compressed else most
         if not least <= data.nbytes <= most:
-            raise Corrupt(f"its chunks have {data.nbytes} bytes where {least} to {most} belong")
+            raise Corrupt(f"its chunks have {data.nbytes} bytes, expected {least} to {most}")
         self._layout = layout
         self._shape = array.shape if rows is None else (rows, *array.shape[1:])
         self._bytes = np.frombuffer(data, np.uint8)
@@ -189,7 +189,7 @@ class Chunks:
             self._bytes = self._bytes[:-CRC_NBYTES]
             self._view = None if array.compressed else self._bytes.view(layout.dtype).reshape(array.shape)
         if found != checksum:
-            raise Corrupt(f"the checksums of its chunks make {found}, {checksum} is recorded")
+            raise Corrupt(f"the checksums of its chunks make {found}, and the record says {checksum}")
 
     def values(self, *, test: bool) -> np.ndarray:
         """The sample, in memory of its own.
@@ -232,7 +232,7 @@ class Chunks:
         n_bytes, _, n_compressed = _BLOSC_HEADER.unpack_from(frame)
         values = np.empty(self._shape, self._layout.dtype)
         if (n_bytes, n_compressed) != (values.nbytes, len(frame)):
-            raise Corrupt(f"Blosc frame of {n_bytes} bytes where {values.nbytes} belong")
+            raise Corrupt(f"its Blosc frame holds {n_bytes} bytes, expected {values.nbytes}")
         try:
             blosc.decompress(frame, values.reshape(-1))
         except (RuntimeError, ValueError) as error:

@@ -107,11 +107,11 @@ class StoreContents:
             _digest_prefix(expected)
         except fields.Unfit as unfit:
             problem = Problem("expect_digest", str(unfit), shown(expected))
-            raise SpecInvalid("no store can be found by this", [problem]) from None
+            raise SpecInvalid("this cannot be a digest", [problem]) from None
         if self.digest is None:
             raise DigestMismatch(
                 f"{self.path} is not sealed and has no digest, but {expected} is expected.\n"
-                "Run its dump to the end: whoever publishes the last scene seals the store."
+                "Run its dump to the end: the process that publishes the last scene seals the store."
             )
         if not self.digest.startswith(expected):
             raise DigestMismatch(

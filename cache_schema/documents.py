@@ -99,7 +99,7 @@ def read_document(path: StorePath, limit: int = MAX_NBYTES) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = file.read(size + 1) or b"" if size <= limit else b""
     if size > limit or len(data) > limit:
-        raise Corrupt(f"{path} has {max(size, len(data)):,} bytes, at most {limit:,} can be right")
+        raise Corrupt(f"{path} has {max(size, len(data)):,} bytes; at most {limit:,} are allowed")
     return data
 
 
@@ -129,7 +129,7 @@ def require_limits(data: bytes, path: StorePath) -> None:
     ):
         found = count(data)
         if found > limit:
-            raise Corrupt(f"{path} has {found:,} {what}, at most {limit:,} can be right")
+            raise Corrupt(f"{path} has {found:,} {what}; at most {limit:,} are allowed")
 
 
 def _n_values(data: bytes) -> int:
@@ -151,9 +151,9 @@ def _depth(data: bytes) -> int:
 
 
 def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a number that JSON allows")
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise Corrupt(f"{path} is no regular file")
+        raise Corrupt(f"{path} is not a regular file")

@@ -270,7 +270,7 @@ def _make_way(store: Path, target: Path) -> None:
         with inside(store) as root, inside(store, *_parents(store, target)) as parent:
             os.rename(aside.name, target.name, src_dir_fd=root, dst_dir_fd=parent)
         _refuse_published(target)
-    warnings.warn(f"{target} was no published part of the store: it is now {aside}", stacklevel=3)
+    warnings.warn(f"{target} was not a published part of the store: it was moved to {aside}", stacklevel=3)
 
 
 def _refuse_published(target: StorePath) -> None:

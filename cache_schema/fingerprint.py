@@ -40,6 +40,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "profile": ("profile",),
     "focal": ("focal",),
     "arrays": ("arrays",),
+    "layer of": ("layer", "store_digest"),
+    "layer reads": ("layer", "reads"),
     "schema version": ("schema_version",),
 }
 NOT_COMPARED = {("teacher", "detector"), ("written_by",)}
@@ -48,9 +50,10 @@ _SHOWN_LEAVES = 4  # of one part: enough to see what kind of difference it is
 
 
 def fingerprint(spec: StoreSpec) -> dict[str, str]:
-    """sha256 of each part, by its name in PARTS."""
+    """sha256 of each part, by its name in PARTS; of layers only where it is one."""
     raw = spec.to_dict()
-    return {part: _sha256(_at(raw, path)) for part, path in PARTS.items()}
+    found = {part: _at(raw, path) for part, path in PARTS.items()}
+    return {part: _sha256(value) for part, value in found.items() if value is not _NOTHING}
 
 
 def digest(spec: StoreSpec) -> str:
@@ -74,9 +77,10 @@ def difference(expected: StoreSpec | Mapping[str, Any], spec: StoreSpec) -> list
     raw = spec.to_dict()
     problems = []
     for part, path in PARTS.items():
-        value = _at(wanted, path)
-        if value is not _NOTHING and canonical_json(value) != canonical_json(_at(raw, path)):
-            problems += _leaf_problems(part, value, _at(raw, path))
+        value, got = _at(wanted, path), _at(raw, path)
+        got = None if got is _NOTHING else got
+        if value is not _NOTHING and canonical_json(value) != canonical_json(got):
+            problems += _leaf_problems(part, value, got)
     return problems
 
 

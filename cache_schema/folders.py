@@ -43,7 +43,7 @@ def open_below(folder: int, name: str, path: Path) -> int:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
         raise NotOurs(
-            f"{path} is a link, or no folder: no dump made it, so nothing in it is changed.\n"
+            f"{path} is a link, or not a folder: no dump made it, so nothing in it is changed.\n"
             "Put the folder itself there, or give another store."
         ) from None
     if os.fstat(below).st_dev != os.fstat(folder).st_dev:

@@ -25,9 +25,7 @@ def read_index(store: StorePath, nbytes: int, sha256: str) -> StoreIndex:
     """
     path = store / INDEX_NAME
     if not 0 < nbytes <= MAX_INDEX_NBYTES:
-        raise Corrupt(
-            f"{path} is said to have {nbytes:,} bytes, {MAX_INDEX_NBYTES:,} is the most there can be"
-        )
+        raise Corrupt(f"{path} has {nbytes:,} bytes by the seal; {MAX_INDEX_NBYTES:,} is the limit")
 
     def read() -> mmap.mmap:
         data = _fetched(path, nbytes) if isinstance(path, S3Path) else _mapped(path, nbytes)
@@ -45,14 +43,14 @@ def read_index(store: StorePath, nbytes: int, sha256: str) -> StoreIndex:
 def _require_whole(path: StorePath, data: mmap.mmap, nbytes: int) -> None:
     """Touching the map of a file that was cut kills the process, see `shard_reader`."""
     if isinstance(path, Path) and data.size() != nbytes:
-        raise Corrupt(f"{path} has {data.size()} bytes, {nbytes} were sealed.\n{REDO_INDEX}")
+        raise Corrupt(f"{path} has {data.size()} bytes, and the seal says {nbytes}.\n{REDO_INDEX}")
 
 
 def _mapped(path: Path, nbytes: int) -> mmap.mmap:
     try:
         file = FileBytes(path)
         if file.nbytes != nbytes:
-            raise Corrupt(f"{path} has {file.nbytes} bytes, {nbytes} were sealed.\n{REDO_INDEX}")
+            raise Corrupt(f"{path} has {file.nbytes} bytes, and the seal says {nbytes}.\n{REDO_INDEX}")
         with reading(path):
             return mmap.mmap(file.fileno(), nbytes, prot=mmap.PROT_READ)
     except FileNotFoundError:

@@ -6,7 +6,6 @@ Example:
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -50,6 +49,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--dataroot", type=Path, help="folder of the dataset: draw its images and its ground truth too"
     )
     show.add_argument("--min-score", type=float, default=0.3, help="of boxes that are drawn (default 0.3)")
+    show.add_argument(
+        "--layer", metavar="NAME", help="queries and boxes of this layer, where the layer has them"
+    )
 
     report = command("report", "One HTML page of a store: facts, health, samples with boxes, histograms.")
     report.add_argument("store", help="folder of the store, or s3://bucket/prefix")
@@ -139,17 +141,14 @@ def main(argv: list[str] | None = None) -> int:
     # After parsing: zarr takes a second to import, and --help should not.
     from cache_schema.errors import CacheError
     from cache_schema.inspection import commands
+    from cache_schema.stdout import tell
 
     try:
         text, code = commands.BY_NAME[args.command](args)
     except CacheError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    try:
-        print(json.dumps(text, indent=1) if isinstance(text, dict) else text, flush=True)
-    except BrokenPipeError:
-        # Whoever reads has enough, `head` for one. What is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tell(json.dumps(text, indent=1) if isinstance(text, dict) else text)
     return code
 
 

@@ -29,7 +29,7 @@ crc_digits = text(r"[0-9a-f]{8}", "a CRC-32C as 8 small hexadecimal digits")
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord(Fact):
-    """A metadata file of the folder that the manifest stands in."""
+    """A small file, metadata or a coordinate, of the folder that the manifest stands in."""
 
     path: Annotated[str, text()]  # relative, "/" between the parts
     nbytes: Annotated[int, integer(0)]
@@ -160,5 +160,5 @@ def unpack_raw(data: bytes, path: StorePath) -> dict[str, Any]:
         raise Corrupt(f"{path} does not match its own checksum")
     raw = parse_json(body, path)
     if not isinstance(raw, dict):
-        raise Corrupt(f"{path} is no record, but {shown(raw)}")
+        raise Corrupt(f"{path} is not a record, but {shown(raw)}")
     return raw

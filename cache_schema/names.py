@@ -8,6 +8,7 @@ scene_name = text(
     r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}",
     "a name of 1 to 128 letters, digits, '_' and '-' that starts with a letter or digit",
 )
+layer_name = scene_name  # a folder too
 array_name = text(
     r"[A-Za-z][A-Za-z0-9_]{0,63}", "a name of 1 to 64 letters, digits and '_' that starts with a letter"
 )

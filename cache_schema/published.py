@@ -1,6 +1,6 @@
 """The manifest of a published scene, as far as a reader of many looks at it: whose it is, of what samples.
 
-Testing every field of it takes ten times as long; that is left to who opens the scene.
+Testing every field of it takes ten times as long; that is left to whoever opens the scene.
 """
 
 import hashlib

@@ -158,7 +158,7 @@ class TargetReader:
         scene = self._scene(place.scene_name)
         tokens = scene.manifest.sample_tokens
         if place.row >= len(tokens) or tokens[place.row] != sample_token:
-            raise Corrupt(f"{self.path / INDEX_NAME} says that sample {sample_token} is where another one is")
+            raise Corrupt(f"{self.path / INDEX_NAME} puts sample {sample_token} where another one is")
         if self._remote is None:
             return {name: self._read_array(sample_token, place, scene.records[name]) for name in wanted}
         try:
@@ -208,7 +208,7 @@ class TargetReader:
                 f"sample {sample_token} is not in {self.path}, which holds {self._index.n_samples} samples "
                 f"of {self._index.n_scenes} published scenes ({dataset.version}, {dataset.split}).\n"
                 "If its scene was not dumped yet, run the same dump again: it continues where it stopped. "
-                "Otherwise leave the sample out: TargetReader.sample_tokens lists those there are."
+                "Otherwise leave the sample out: TargetReader.sample_tokens lists those that are there."
             )
         return self._index.place(number)
 

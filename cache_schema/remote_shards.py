@@ -128,7 +128,7 @@ class _RemoteShard:
         self._index_nbytes = index_nbytes(self._n_chunks)
         largest = self._n_chunks * layout.largest_nbytes + self._index_nbytes
         if not self._index_nbytes <= nbytes <= largest:
-            raise Corrupt(f"{path} is said to have {nbytes:,} bytes, {largest:,} is the most there can be")
+            raise Corrupt(f"{path} has {nbytes:,} bytes by its record; {largest:,} is the limit")
         self._planned: _Known | None = None
         if not record.array.compressed:
             try:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from cache_schema import fingerprint, names
+from cache_schema.array_attributes import array_attributes
+from cache_schema.array_spec import COORDINATES
 from cache_schema.codec import encode
+from cache_schema.coordinates import COORDINATES_ATTRIBUTE, coordinate_files
 from cache_schema.errors import CacheError, NotFinite, Problem, SampleMissing, SpecInvalid, shown
 from cache_schema.fields import Unfit, integer
 from cache_schema.files import write_new
@@ -99,6 +102,7 @@ class SceneWriter:
         self.scene_token = scene_token
         self._folder = folder
         self._samples = list(samples)
+        self._spec = spec
         self._encoder = encoder(spec.profile, spec.arrays, spec.background_block)
         self._fingerprint = fingerprint.digest(spec)
         self._n_done = 0
@@ -165,15 +169,28 @@ class SceneWriter:
         records = tuple(writer.finish() for writer in self._writers.values())
         tokens = [token for token, _ in self._samples]
         timestamps_us = [timestamp_us for _, timestamp_us in self._samples]
-        documents = {record.array.name: array_document(record.array, len(tokens)) for record in records}
+        coordinates = coordinate_files(tokens, timestamps_us)
+        documents = {
+            record.array.name: array_document(
+                record.array, len(tokens), array_attributes(record.array, self._spec)
+            )
+            for record in records
+        }
         attributes = {
             "scene_name": self.scene_name,
             "scene_token": self.scene_token,
             "sample_tokens": tokens,
             "timestamps_us": timestamps_us,
+            **COORDINATES_ATTRIBUTE,
         }
         files = {f"{name}/{METADATA_NAME}": document for name, document in documents.items()}
-        files[METADATA_NAME] = group_document(attributes, documents)
+        files |= coordinates
+        members = {path: data for path, data in files.items() if path.endswith(METADATA_NAME)}
+        files[METADATA_NAME] = group_document(
+            attributes, {path.removesuffix(f"/{METADATA_NAME}"): data for path, data in members.items()}
+        )
+        for name in COORDINATES:
+            (self._folder / name).mkdir()
         for path, data in files.items():
             write_new(self._folder / path, data)
         manifest = SceneManifest(
@@ -218,7 +235,7 @@ def require_samples(scene_name: str, samples: Sequence[tuple[str, int]]) -> None
             problems.append(Problem(where, str(unfit), shown((token, timestamp_us))))
             continue
         if token in seen:
-            problems.append(Problem(where, "a token that no sample before has", shown(token)))
+            problems.append(Problem(where, "a token that no earlier sample has", shown(token)))
         if timestamp_us <= before_us:
             problems.append(Problem(where, f"a timestamp_us after {before_us}", str(timestamp_us)))
         seen.add(token)

@@ -87,7 +87,7 @@ def sealed_index(store: StorePath, seal: Seal) -> StoreIndex:
     """The index that a seal speaks of. Raises Corrupt as `read_index` does, Unreadable."""
     index = read_index(store, seal.index_nbytes, seal.index_sha256)
     if (index.n_scenes, index.n_samples) != (seal.n_scenes, seal.n_samples):
-        raise Corrupt(f"{store / SEAL_NAME} speaks of other scenes and samples than the store's index has")
+        raise Corrupt(f"{store / SEAL_NAME} names other scenes and samples than the store's index")
     return index
 
 

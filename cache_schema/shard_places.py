@@ -63,7 +63,7 @@ class PlannedPlaces:
         ends = np.cumsum(counts) * layout.largest_nbytes
         expected = int(ends[-1]) + index_nbytes(slots * layout.per_sample)
         if nbytes != expected:
-            raise Corrupt(f"is said to have {nbytes:,} bytes, its samples take {expected:,}")
+            raise Corrupt(f"has {nbytes:,} bytes by its record, and its samples take {expected:,}")
         self._bounds = [0, *ends.tolist()]
 
     def extent(self, slot: int) -> tuple[int, int]:

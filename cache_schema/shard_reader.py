@@ -60,7 +60,7 @@ class ShardReader:
         n_chunks = slots * layout.per_sample
         largest = n_chunks * layout.largest_nbytes + index_nbytes(n_chunks)
         if nbytes > largest:
-            raise Corrupt(f"{path} is said to have {nbytes:,} bytes, {largest:,} is the most there can be")
+            raise Corrupt(f"{path} has {nbytes:,} bytes by its record; {largest:,} is the limit")
         try:
             self._bytes = self._opened(mapped)
         except FileNotFoundError:

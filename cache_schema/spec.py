@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-from cache_schema import __version__
-from cache_schema.array_spec import ArraySpec
+from cache_schema import __version__, names
+from cache_schema.array_spec import COORDINATES, ArraySpec
 from cache_schema.errors import Problem, SchemaTooNew, SchemaTooOld, shown
 from cache_schema.fields import (
     Fact,
@@ -104,6 +104,17 @@ class FocalFacts(Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerFacts(Fact):
+    """What a layer was made of: more arrays of the store's teacher, or what a head reads from one of its own.
+
+    Then `teacher` of the layer tells of the head.
+    """
+
+    store_digest: Annotated[str, sha256]  # of the store that it is a layer of
+    reads: Annotated[str | None, optional(names.array_name)] = None  # what a head read
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreSpec(Fact):
     """Everything that holds for the whole store."""
 
@@ -115,8 +126,16 @@ class StoreSpec(Fact):
     dataset: Annotated[DatasetFacts, fact(DatasetFacts)]
     numerics: Annotated[NumericsFacts, fact(NumericsFacts)]
     focal: Annotated[FocalFacts | None, optional(fact(FocalFacts))] = None  # of profile `focal` only
+    layer: Annotated[LayerFacts | None, optional(fact(LayerFacts))] = None  # of a layer of another store only
     schema_version: Annotated[int, integer(1)] = SCHEMA_VERSION
     written_by: Annotated[str, text()] = f"focalcache {__version__}"  # the release that began the store
+
+    def to_dict(self) -> dict[str, Any]:
+        """See Fact. A store that is no layer says nothing of layers."""
+        raw = super().to_dict()
+        if self.layer is None:
+            del raw["layer"]
+        return raw
 
     @cached_property
     def stored_arrays(self) -> tuple[ArraySpec, ...]:
@@ -158,8 +177,9 @@ class StoreSpec(Fact):
 def _array_problems(arrays: tuple[ArraySpec, ...]) -> list[Problem]:
     problems = []
     array_names = [array.name for array in arrays]
-    if "sample" in array_names:
-        problems.append(Problem("arrays", 'no array "sample": it is the name of a dimension', "one"))
+    for taken, by in (("sample", "a dimension"), *((name, "a coordinate") for name in COORDINATES)):
+        if taken in array_names:
+            problems.append(Problem("arrays", f'no array "{taken}": it is the name of {by}', "one"))
     for name in sorted({name for name in array_names if array_names.count(name) > 1}):
         problems.append(Problem("arrays", "names that are all different", f"{name!r} more than once"))
     # A group opens as one xarray Dataset: there a dimension has one length, and no map bears its name.
@@ -171,7 +191,7 @@ def _array_problems(arrays: tuple[ArraySpec, ...]) -> list[Problem]:
         if len(lengths) > 1:
             found = ", ".join(f"{length} in {name}" for length, name in lengths.items())
             problems.append(Problem(f"dimension {dimension}", "one length in all arrays", found))
-        if dimension in array_names:
+        if dimension in (*array_names, *COORDINATES):
             problems.append(Problem(f"dimension {dimension}", "a name that no array has", "an array"))
     return problems
 

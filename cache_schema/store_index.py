@@ -75,7 +75,7 @@ class StoreIndex:
         )
         expected = _HEADER.size + sum(dtype.itemsize * count for dtype, count in sections)
         if len(data) != expected:
-            raise Corrupt(f"has {len(data)} bytes, its header speaks of {expected}")
+            raise Corrupt(f"has {len(data)} bytes, and its header says {expected}")
         arrays, offset = [], _HEADER.size
         for dtype, count in sections:
             arrays.append(np.frombuffer(data, dtype, count, offset))
@@ -88,9 +88,9 @@ class StoreIndex:
     def _require_sound(self, n_samples: int) -> None:
         ends = self._ends
         if (ends[-1] if len(ends) else 0) != n_samples or (ends[1:] <= ends[:-1]).any() or (ends == 0).any():
-            raise Corrupt("has other samples than its scenes")
+            raise Corrupt("does not have the samples that its scenes say")
         if n_samples and self._order.max() >= n_samples:
-            raise Corrupt("speaks of samples that it does not have")
+            raise Corrupt("names samples that it does not have")
         if (self._names[1:] <= self._names[:-1]).any():
             raise Corrupt("has scenes that are not sorted")
 

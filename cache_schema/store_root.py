@@ -38,8 +38,8 @@ def create_root(path: StorePath, spec: StoreSpec, plan: StorePlan | None = None)
     strangers = [n for n in names_in(path) if n != SCENES_GROUP and not n.startswith(STAGING_PREFIX)]
     strangers += [f"{SCENES_GROUP}/{n}" for n in names_in(scenes) if n != METADATA_NAME]
     if strangers or (isinstance(path, Path) and path.exists() and not path.is_dir()):
-        holds = f"it holds {', '.join(map(printable, strangers[:5]))}" if strangers else "it is no folder"
-        raise AlreadyPublished(f"{path} is no store and not empty: {holds}")
+        holds = f"it holds {', '.join(map(printable, strangers[:5]))}" if strangers else "it is not a folder"
+        raise AlreadyPublished(f"{path} is not a store, and not empty: {holds}")
     if isinstance(scenes, Path):
         scenes.mkdir(parents=True, exist_ok=True)
     publish_file(path, scenes / METADATA_NAME, group_document({}))
@@ -105,7 +105,10 @@ def read_plan(path: StorePath) -> StorePlan | None:
 
 def _spec(attributes: dict[str, Any], path: StorePath) -> StoreSpec:
     if SPEC_ATTRIBUTE not in attributes:
-        raise StoreNotFound(f"{path} is Zarr but no store of ours: it has no attribute {SPEC_ATTRIBUTE!r}")
+        raise StoreNotFound(
+            f"{path} is a Zarr hierarchy, but not a store of FocalCache: it has no"
+            f" attribute {SPEC_ATTRIBUTE!r}"
+        )
     raw = attributes[SPEC_ATTRIBUTE]
     if _checksum(raw) != attributes.get(SPEC_CHECKSUM_ATTRIBUTE):
         raise Corrupt(f"the spec in {path / METADATA_NAME} does not match its checksum")

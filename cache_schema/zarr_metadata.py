@@ -40,12 +40,17 @@ def parameter_key(shape: tuple[int, ...]) -> str:
     return ".".join(["c", *("0" for _ in shape)])
 
 
-@lru_cache(maxsize=256)
-def array_document(array: ArraySpec, n_samples: int) -> bytes:
+def array_document(array: ArraySpec, n_samples: int, attributes: Mapping[str, Any]) -> bytes:
     """`zarr.json` of one array of a scene; a sample is one chunk, or several when the array is ragged.
 
     Every chunk ends in its CRC-32C.
     """
+    return _json_bytes(array_metadata(array, n_samples) | {"attributes": dict(attributes)})
+
+
+@lru_cache(maxsize=256)
+def array_metadata(array: ArraySpec, n_samples: int) -> dict[str, Any]:
+    """What that document holds besides attributes; shared by all who ask, so not to be changed."""
     blosc = BloscCodec(
         typesize=np.dtype(array.dtype).itemsize,
         cname=BLOSC_CNAME,
@@ -57,7 +62,7 @@ def array_document(array: ArraySpec, n_samples: int) -> bytes:
     if array.ragged:
         # A shard is a whole number of chunks, so its last rows may lie beyond the array.
         per_sample = (array.chunks_per_sample * array.rows_per_chunk, *array.shape[1:])
-    return _array_document(
+    return _array_metadata(
         shape=(n_samples, *array.shape),
         chunks=(1, *array.chunk_shape),
         shards=(samples_per_shard(array, n_samples), *per_sample),
@@ -65,18 +70,25 @@ def array_document(array: ArraySpec, n_samples: int) -> bytes:
         fill_value=array.fill_value,
         dimension_names=("sample", *array.dimension_names),
         compressors=(blosc, Crc32cCodec()) if array.compressed else (Crc32cCodec(),),
-        attributes={
-            name: value
-            for name in ("role", "stride", "extent_m", "frame")
-            if (value := getattr(array, name)) is not None
-        },
     )
+
+
+def coordinate_document(dtype: str, n_samples: int, attributes: Mapping[str, Any]) -> bytes:
+    """`zarr.json` of an array with one value a sample, all of them in one chunk that ends in its CRC-32C."""
+    metadata = _array_metadata(
+        shape=(n_samples,),
+        chunks=(n_samples,),
+        dtype=dtype,
+        dimension_names=("sample",),
+        compressors=(Crc32cCodec(),),
+    )
+    return _json_bytes(metadata | {"attributes": dict(attributes)})
 
 
 @lru_cache(maxsize=1024)
 def parameter_document(name: str, shape: tuple[int, ...]) -> bytes:
     """`zarr.json` of one float32 parameter of the teacher's head: one chunk and its checksum."""
-    return _array_document(
+    metadata = _array_metadata(
         shape=shape,
         chunks=shape,
         dtype="float32",
@@ -84,6 +96,7 @@ def parameter_document(name: str, shape: tuple[int, ...]) -> bytes:
         dimension_names=[f"{name}:{axis}" for axis in range(len(shape))],
         compressors=(Crc32cCodec(),),
     )
+    return _json_bytes(metadata)
 
 
 def group_document(attributes: Mapping[str, Any], members: Mapping[str, bytes] | None = None) -> bytes:
@@ -100,10 +113,10 @@ def group_document(attributes: Mapping[str, Any], members: Mapping[str, bytes] |
     return _json_bytes(document)
 
 
-def _array_document(**kwargs: Any) -> bytes:
+def _array_metadata(**kwargs: Any) -> dict[str, Any]:
     store = MemoryStore()
     zarr.create_array(store, chunk_key_encoding=_FLAT_KEYS, filters=None, **kwargs)
-    return _json_bytes(_stored_document(store))
+    return _stored_document(store)
 
 
 def _stored_document(store: MemoryStore) -> dict[str, Any]:

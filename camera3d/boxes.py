@@ -22,10 +22,18 @@ BOX_CONVENTION = (
     "LiDAR frame, metres and radians; x, y, z of the gravity centre, l, w, h, right-handed yaw (0 along +x), "
     "vx, vy"
 )
-QUERY_BOX_ENCODING = (
-    "LiDAR frame, metres and radians; cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
+_QUERY_BOX_ENCODING = (
+    "{} frame, metres and radians; cx, cy, log w, log l, cz, log h, sin, cos of the legacy yaw "
     "(-yaw - pi/2), vx, vy"
 )
+
+
+def query_box_encoding(frame: str) -> str:
+    """What a store says about query boxes whose frame is "lidar" or "ego"."""
+    return _QUERY_BOX_ENCODING.format({"lidar": "LiDAR"}.get(frame, frame))
+
+
+QUERY_BOX_ENCODING = query_box_encoding("lidar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +98,41 @@ def to_legacy(boxes: Tensor) -> Tensor:
 def move_boxes(boxes: Tensor, transform: Tensor) -> Tensor:
     """Boxes (..., 9), or (..., 7) without velocities, of one frame as seen in another frame.
 
-    Sizes stay. A box keeps its faces upright: of its heading and velocity the part along the other frame's
-    ground plane is kept, as frames of one vehicle are tilted against each other by a degree at most.
+    A box keeps its faces upright: of its heading and velocity the part along the other frame's ground plane
+    is kept, as frames of one vehicle are tilted against each other by a degree at most.
 
     Args:
-        transform: (4, 4) rigid, the boxes' frame to the other one.
+        transform: (4, 4), the boxes' frame to the other one: rigid, or with a common factor on all lengths,
+            or mirrored.
     """
     matrix = transform.to(device=boxes.device, dtype=torch.float64)
-    rotation, shift = matrix[:3, :3], matrix[:3, 3]
+    linear, shift = matrix[:3, :3], matrix[:3, 3]
     exact = boxes.double()
-    centre = exact[..., :3] @ rotation.T + shift
+    centre = exact[..., :3] @ linear.T + shift
     yaw = exact[..., 6]
-    heading = torch.stack((yaw.cos(), yaw.sin()), dim=-1) @ rotation[:2, :2].T
-    velocity = [exact[..., 7:9] @ rotation[:2, :2].T] if exact.shape[-1] == 9 else []
+    heading = torch.stack((yaw.cos(), yaw.sin()), dim=-1) @ linear[:2, :2].T
+    velocity = [exact[..., 7:9] @ linear[:2, :2].T] if exact.shape[-1] == 9 else []
     turned = torch.atan2(heading[..., 1], heading[..., 0])
-    return torch.cat((centre, exact[..., 3:6], turned[..., None], *velocity), dim=-1).to(boxes.dtype)
+    size = exact[..., 3:6] * _factor(linear)
+    return torch.cat((centre, size, turned[..., None], *velocity), dim=-1).to(boxes.dtype)
+
+
+def move_encoded(encoded: Tensor, transform: Tensor) -> Tensor:
+    """`move_boxes` for boxes (..., 10) in the official encoding; sine and cosine keep their length."""
+    matrix = transform.to(device=encoded.device, dtype=torch.float64)
+    linear, shift, exact = matrix[:3, :3], matrix[:3, 3], encoded.double()
+    x, y, log_w, log_l, z, log_h, sin, cos, vx, vy = exact.unbind(-1)
+    x, y, z = (torch.stack((x, y, z), dim=-1) @ linear.T + shift).unbind(-1)
+    factor, ground = _factor(linear), linear[:2, :2].T
+    # Of the legacy yaw, sine and cosine are the heading's x and y with their signs changed.
+    sin, cos = (torch.stack((sin, cos), dim=-1) @ ground / factor).unbind(-1)
+    vx, vy = (torch.stack((vx, vy), dim=-1) @ ground).unbind(-1)
+    log_w, log_l, log_h = (size + factor.log() for size in (log_w, log_l, log_h))
+    moved = torch.stack((x, y, log_w, log_l, z, log_h, sin, cos, vx, vy), dim=-1)
+    return moved.to(encoded.dtype)
+
+
+def _factor(linear_33: Tensor) -> Tensor:
+    """What a map of space does to lengths. Written out: `det` would make a GPU's host wait."""
+    volume = (linear_33[0] * torch.linalg.cross(linear_33[1], linear_33[2])).sum()
+    return volume.abs() ** (1 / 3)

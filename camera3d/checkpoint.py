@@ -52,7 +52,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
         raise CheckpointMismatch(
-            f"{path} is no PyTorch checkpoint of plain weights: {reason_of(error)}\n"
+            f"{path} is not a PyTorch checkpoint of plain weights: {reason_of(error)}\n"
             "Save its 'state_dict' and its 'meta' again, torch.save({'state_dict': …, 'meta': …}, path), with"
             " plain numbers and text in 'meta'."
         ) from error
@@ -98,8 +98,8 @@ def load_official(detector: nn.Module, path_or_state_dict: str | Path | Mapping[
     ]
     if unexpected and any(key.startswith("student.") for key in weights):
         raise CheckpointMismatch(
-            f"{source} is a checkpoint of a distillation, to go on from with --resume: use last.pth beside"
-            " it, or best.pth, which hold the student alone"
+            f"{source} is a checkpoint of a distillation, which --resume continues from: use last.pth or"
+            " best.pth beside it, which hold the student alone"
         )
     if missing or unexpected or misshapen:
         lines = [f"{source} does not fit the detector ({len(wanted)} entries); nothing was loaded"]

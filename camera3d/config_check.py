@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS
 from mmdet3d.registry import MODELS
@@ -25,10 +28,12 @@ from camera3d.config_values import (
     Value,
     WholeModel,
     choice,
+    is_number,
     keywords,
     numbers,
     whole,
 )
+from camera3d.data.augmentation import augmentation_faults
 from camera3d.data.datasets import DATASETS
 from camera3d.data.queue_dataset import UNKNOWN_VELOCITIES
 from camera3d.errors import ConfigInvalid, shown
@@ -89,6 +94,17 @@ TRAIN_CFG = Section(
     }
 )
 INPUTS = Section(dict.fromkeys(("scale", "pad_hw", "mean", "std", "to_rgb", "resize", "fit"), ANYTHING))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is wrong as somebody else tells it; see Check of camera3d.config_values."""
+
+    faults: Callable[[str, object], list[str]]
+
+
+SHARE = Value("a number between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
+EMA = Section({"decay": SHARE, "ramp_steps": OrNone(whole(1))})
 CONFIG = Section(
     {
         "model": MODEL,
@@ -100,6 +116,7 @@ CONFIG = Section(
         "unknown_velocity": choice(*UNKNOWN_VELOCITIES),
         "lidar_depth": FLAG,
         "teacher": OrNone(TEXT),
+        "cache_layer": OrNone(TEXT),
         "distiller": OrNone(DICT),
         "history": choice("queue", "stream"),
         "queue_length": whole(1),
@@ -107,6 +124,8 @@ CONFIG = Section(
         "segment_length": whole(2),
         "single_frame_steps": whole(0),
         "distort": FLAG,
+        "augmentation": Told(augmentation_faults),
+        "ema": OrNone(EMA),
         "class_balanced": FLAG,
         "optim_wrapper": OPTIM_WRAPPER,
         "param_scheduler": Each(SCHEDULER, list),

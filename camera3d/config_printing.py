@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 
 
@@ -35,14 +34,8 @@ def add_print_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def print_config(config: str, overrides: Mapping[str, object] | None = None) -> int:
-    """Check a config and print it to stdout; returns the command's exit code."""
+def config_text(config: str, overrides: Mapping[str, object] | None = None) -> str:
+    """A config as it is printed. Raises ConfigInvalid."""
     from camera3d.detectors.builder import load_config
-    from camera3d.errors import Camera3DError
 
-    try:
-        sys.stdout.write(load_config(config, overrides).pretty_text)
-    except Camera3DError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 2
-    return 0
+    return load_config(config, overrides).pretty_text.rstrip("\n")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cache_schema.errors import CacheError
 from cache_schema.reader import TargetReader
+from cache_schema.stdout import tell
 from camera3d.config_files import configs_folder
 from camera3d.data import load_or_build_index
 from camera3d.errors import Camera3DError
@@ -78,17 +79,19 @@ def main(argv: list[str] | None = None) -> int:
         seconds = run(stages, checkpoint, args)
         token = pictured(stages, stages.folder / "demo.png")
         page = compared(stages)
-        print(table(stages, checkpoint, seconds))
+        tell(table(stages, checkpoint, seconds))
     except (StageFailed, CacheError, Camera3DError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return 130
-    print(f"\nThis call took {time.perf_counter() - start:.0f} s.")
-    print(f"sample {token}: {stages.folder / 'demo.png'}")
-    print(f"a sample of the store: {stages.folder / 'store.png'}; the store: {stages.folder / 'store.html'}")
-    print(f"losses, scores, curves and frames of all three: {page}")
+    tell(
+        f"\nThis call took {time.perf_counter() - start:.0f} s.\n"
+        f"sample {token}: {stages.folder / 'demo.png'}\n"
+        f"a sample of the store: {stages.folder / 'store.png'}; the store: {stages.folder / 'store.html'}\n"
+        f"losses, scores, curves and frames of all three: {page}"
+    )
     return 0
 
 

@@ -13,12 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from camera3d.detectors import build_detector
-from camera3d.detectors.bevformer.attention import (
-    ObjectDeformableAttention,
-    PillarSampling,
-    TemporalSelfAttention,
-)
+from camera3d.detectors.bevformer.attention import PillarSampling, TemporalSelfAttention
 from camera3d.detectors.builder import load_config
+from camera3d.detectors.query_based.deformable import ObjectDeformableAttention
 from camera3d.layers.deform_conv import FocalDCNv2
 from demo.rig import full_size_inputs
 

@@ -43,7 +43,7 @@ def processes() -> int:
 
 
 def schedule(epochs: int, batch_size: int) -> dict[str, object]:
-    """Settings for so many epochs, scored after the last, of so many samples a process and step."""
+    """Settings for this many epochs, scored after the last, of this many samples a process and step."""
     return {
         "train_cfg.max_epochs": epochs,
         "train_cfg.val_interval": epochs,
@@ -172,7 +172,7 @@ class Stages:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"{name}: another process is at it, waiting", file=sys.stderr)
+                print(f"{name}: another process works on it; waiting", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -210,7 +210,7 @@ class Stages:
                 self._children.discard(child)
         if code:
             raise StageFailed(
-                f"{name} ended with exit code {code}; its command is above, and what it printed in {log}."
+                f"{name} ended with exit code {code}; its command is above, and its output is in {log}."
                 " The same command continues from there."
             )
 
@@ -264,6 +264,14 @@ class Stages:
         command = [script, config, *_flags(options)]
         made = self.folder / f"{name}.zarr"
         return self.run(name, command, makes=made, reads=[checkpoint], processes=processes)
+
+    def head(self, name: str, config: Path, *, store: str, layer: str) -> float:
+        """A distillation head trained on the store `store`.zarr, which leaves a layer there."""
+        place = self.folder / f"{store}.zarr"
+        options = {"cache": place, "layer": layer, "threads": self.threads or 1}
+        script = ROOT / "train" / "train_distillation_head.py"
+        command = [script, config, *self._training(name, 0), *_flags(options), "--resume"]
+        return self.run(name, command, makes=place / "layers" / layer / "sealed.json")
 
     def evaluate(self, name: str, config: Path, checkpoint: Path, *, processes: int = 1) -> float:
         """A detector's metrics on the val split, below `name`/validation as a training leaves them."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
+from cache_schema.disk_room import free_nbytes, megabytes, missing_nbytes
 from cache_schema.errors import NotWritable
 from cache_schema.storage import S3Path
-from extract.disk_errors import free_nbytes, megabytes, missing_nbytes
-from extract.numerics import fixed_numerics
+from camera3d.fixed_numerics import fixed_numerics
 from extract.run import DumpOptions, PreparedDump, check_options, chosen_index, prepared
 
 

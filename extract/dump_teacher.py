@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from camera3d.config_printing import add_print_config, print_config
+from camera3d.config_printing import add_print_config, config_text
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -46,13 +46,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--checkpoint", help="the teacher's weights, loaded strictly")
-    weights.add_argument("--untrained", action="store_true", help="random weights; the store is marked so")
+    weights.add_argument("--untrained", action="store_true", help="take random weights; the store says so")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the random weights of --untrained (default 0)"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument(
         "--arrays", default="bev,pv,queries", help="comma-separated groups to store (default bev,pv,queries)"
+    )
+    parser.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="add those of the arrays that the finished store at --out lacks, as a layer of this name",
     )
     parser.add_argument(
         "--profile",
@@ -110,10 +115,10 @@ def margins(text: str) -> tuple[float, float]:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    if args.print_config:
-        return print_config(args.config)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError, NotWritable
+    from cache_schema.layers import layer_path
+    from cache_schema.stdout import tell
     from cache_schema.storage import store_path
     from camera3d.errors import Camera3DError, DataWorkerDied, ImagesBroken
     from extract.dry_run import dry_run
@@ -131,9 +136,12 @@ def main(argv: list[str] | None = None) -> int:
         min_score=options.pop("focal_min_score"), bev_margin_m=bev_margin, pv_margin_cells=pv_margin
     )
     try:
+        if args.print_config:
+            tell(config_text(args.config))
+            return 0
         with stop_on_signals():
             if args.dry_run:
-                print(dry_run(DumpOptions(**options)))
+                tell(dry_run(DumpOptions(**options)))
                 return 0
             report, spec = run_dump(DumpOptions(**options))
     except KeyboardInterrupt as stop:
@@ -144,7 +152,8 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, NotWritable | DataWorkerDied | ImagesBroken) and not args.dry_run:
             print(resume, file=sys.stderr)
         return 2
-    print(summary(report, spec, store_path(args.out)))
+    store = store_path(args.out)
+    tell(summary(report, spec, store if args.layer is None else layer_path(store, args.layer)))
     return 0
 
 

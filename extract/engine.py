@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from cache_schema.detections import DETECTION_ARRAYS, MAX_DETECTIONS
 from cache_schema.writer import StoreWriter
@@ -19,6 +18,7 @@ from camera3d.streaming import detections_of, frame_specs, run_scene
 from extract.background import BackgroundWriter
 from extract.focal_areas import FocalAreas, Kept
 from extract.host_copy import HostCopier
+from extract.progress import StoreProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,7 @@ def dump(
     Args:
         focal: for profile `focal`, what to keep of each sample.
         workers: processes that read images ahead.
+        progress: whether a bar shows how far the store is, with what other processes publish.
 
     Raises:
         CacheError, Camera3DError, OSError: from the store, the images and the teacher; the scene in flight is
@@ -76,10 +77,10 @@ def dump(
     scenes = SceneFrames(
         todo, pipeline, dataroot, workers=workers, pin_memory=device.type == "cuda", skip=writer.is_published
     )
-    bar = tqdm(total=len(todo), unit="sample", desc="dump", disable=not progress, smoothing=0.1)
-    with bar, BackgroundWriter(writer) as store:
+    own = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
+    with StoreProgress(writer, own, shown=progress) as bar, BackgroundWriter(writer) as store:
         for scene, frames in scenes:
-            bar.set_postfix_str(scene.name)
+            bar.begin(scene.name)
             store.begin(scene)
             outputs = run_scene(detector, frames, device, clock)
             for frame, (item, batch) in zip(scene.frames, outputs, strict=True):
@@ -89,7 +90,7 @@ def dump(
                 tensors |= {name: item[name] for name in from_frame}
                 kept = Kept() if focal is None else focal.kept(frame, tensors)
                 store.append(frame.sample_token, copier.start(tensors), kept)
-                bar.update()
+                bar.sample(scene.name)
     return DumpReport(
         samples=store.samples,
         scenes=store.scenes,

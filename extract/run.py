@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from cache_schema.disk_room import explained, missing_nbytes
 from cache_schema.errors import AlreadyPublished, FingerprintMismatch, SampleMissing, StoreNotFound
 from cache_schema.fingerprint import difference
+from cache_schema.layers import begin_layer, layer_path
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath, store_path
 from cache_schema.store_plan import StorePlan, some
@@ -23,10 +25,10 @@ from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, draw_weights, load_config
 from camera3d.devices import checked_device, told
 from camera3d.errors import CheckpointMismatch, ConfigInvalid
-from extract.disk_errors import explained, missing_nbytes
+from camera3d.fixed_numerics import fixed_numerics
 from extract.engine import DumpReport, dump
 from extract.focal_areas import FocalAreas, FocalOptions, covered_frame, covered_m
-from extract.numerics import fixed_numerics
+from extract.layer import layer_spec
 from extract.sharding import process_shard, scenes_of
 from extract.sharing import one_dump_at_a_time
 from extract.store_spec import ARRAY_GROUPS, TeacherWeights, build_store_spec, require_teacher
@@ -41,6 +43,7 @@ class DumpOptions:
     version: str
     split: str
     out: str
+    layer: str | None = None  # of the finished store at `out`: add the arrays that it lacks
     checkpoint: str | None = None
     seed: int = 0
     device: str | None = None  # a GPU where there is one
@@ -134,10 +137,13 @@ def dump_index(options: DumpOptions, index: SplitIndex) -> tuple[DumpReport, Sto
         detector, pipeline, device, focal = ready.detector, ready.pipeline, ready.device, ready.focal
         store, spec, planned, part = ready.store, ready.spec, ready.planned, ready.part
         with worker_deaths_told(), explained(store, lambda: missing_nbytes(store, spec, planned)):
-            writer = open_store(store, spec, planned) or create_store(store, spec, planned)
+            if options.layer is None:
+                writer = open_store(store, spec, planned) or create_store(store, spec, planned)
+            else:
+                writer = begin_layer(store_path(options.out), options.layer, spec, planned)
             writer.remove_abandoned()
             head = {key: value.float().cpu().numpy() for key, value in detector.head_weights().items()}
-            if head:
+            if head and options.layer is None:
                 writer.write_teacher_head(head)
             report = dump(
                 detector,
@@ -175,6 +181,11 @@ def prepared(options: DumpOptions, index: SplitIndex, threads: int) -> PreparedD
         device=device,
         threads=threads,
     )
+    planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
+    store = store_path(options.out)
+    if options.layer is not None:
+        spec = layer_spec(store, spec, planned)
+        store = layer_path(store, options.layer)
     focal = None
     if options.profile == "focal":
         focal = FocalAreas(
@@ -183,9 +194,7 @@ def prepared(options: DumpOptions, index: SplitIndex, threads: int) -> PreparedD
             range_m=covered_m(spec.teacher_outputs),
             range_frame=covered_frame(spec.teacher_outputs),
         )
-    planned = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
     part = index.select(scenes_of(process_shard(options.shard, os.environ), planned))
-    store = store_path(options.out)
     todo = unpublished(part, open_store(store, spec, planned))
     check_images(options.dataroot, todo.frames(), decode=options.check_images)
     return PreparedDump(

@@ -48,7 +48,7 @@ def process_shard(option: str | None, environment: Mapping[str, str]) -> Shard:
     if not 0 <= inner.number < inner.count:
         raise ConfigInvalid(
             f"RANK={environment.get('RANK')} and WORLD_SIZE={environment.get('WORLD_SIZE')} in the"
-            " environment are no part of anything. Unset both, or start with torchrun."
+            " environment do not go together. Unset both, or start with torchrun."
         )
     return outer.split(inner)
 

@@ -76,5 +76,5 @@ def _in_use(store: Path, who: str) -> StoreInUse:
         f"{who} is dumping into {store}, and this dump would do all of it again. To share the work, run this"
         " command with --shard 2/2: it takes one half, and the other dump skips what it finds published."
         " Or begin with torchrun --nproc-per-node N, or with --shard 1/N to N/N, such as in a job array."
-        " --shard 1/1 goes on all the same."
+        " --shard 1/1 continues regardless."
     )

@@ -22,7 +22,7 @@ from cache_schema.spec import (
     TeacherFacts,
 )
 from camera3d.data import ImagePipeline, SplitIndex, inputs_present
-from camera3d.detectors import Detector, OutputSpec
+from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config, plain_config
 from camera3d.errors import Camera3DError, ConfigInvalid
 from camera3d.files import sha256_of
@@ -73,7 +73,7 @@ def teacher_arrays(
     roles = {role for group in groups for role in ARRAY_GROUPS[group]}
     specs = detector.output_specs(image_hw)
     try:
-        arrays = [array_spec(spec) for spec in specs]
+        arrays = [ArraySpec.of_output(spec) for spec in specs]
     except SpecInvalid as error:
         raise ConfigInvalid(f"{type(detector).__name__}.output_specs: {error}") from error
     in_ego = [spec.name for spec in specs if spec.frame == "ego"]
@@ -84,23 +84,8 @@ def teacher_arrays(
         )
     stored = [array for array in arrays if array.role in roles]
     left = [array for array in arrays if array.role not in roles]
-    frame = [array_spec(spec) for spec in frame_specs(detector.inputs)]
+    frame = [ArraySpec.of_output(spec) for spec in frame_specs(detector.inputs)]
     return [*stored, *frame, *detection_arrays(detector.box_kind.numbers)], left
-
-
-def array_spec(spec: OutputSpec) -> ArraySpec:
-    """An output of a detector as an array of a store."""
-    return ArraySpec(
-        name=spec.name,
-        role=spec.role,
-        dtype=spec.dtype,
-        shape=tuple(spec.shape),
-        dimension_names=tuple(spec.dimension_names),
-        compressed=False,
-        stride=None if spec.stride is None else float(spec.stride),
-        extent_m=spec.extent_m,
-        frame=spec.frame,
-    )
 
 
 def require_teacher(config: Config) -> None:
@@ -110,13 +95,13 @@ def require_teacher(config: Config) -> None:
     named = config.get("teacher")
     teacher = named and os.path.normpath(Path(config.filename or "").parent / named)
     raise ConfigInvalid(
-        f"config {config.filename} is of a distillation and its `model` is the student; a store is made"
-        f" by the teacher: give {teacher or 'its config'}"
+        f"config {config.filename} is for a distillation: its `model` is the student, and a store is made"
+        f" by its teacher: give {teacher or 'its config'}"
     )
 
 
 def planned_arrays(config: str | Path, groups: Sequence[str]) -> tuple[ArraySpec, ...]:
-    """The arrays of a dump with that config, for who plans one; no weight is drawn.
+    """The arrays of a dump with that config, for a plan; no weight is drawn.
 
     Raises CacheError as the plan's reader expects it.
     """

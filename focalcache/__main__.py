@@ -30,6 +30,7 @@ class Command:
 COMMANDS = {
     "dump": Command("extract.dump_teacher", "Run a teacher once over a split and store what it gives."),
     "distil": Command("train.distill_from_cache", "Train a student from a store."),
+    "head": Command("train.train_distillation_head", "Train a query decoder on a store, as a layer of it."),
     "train": Command("train.train_detector", "Train a detector on the ground truth."),
     "evaluate": Command("train.evaluate", "Score a detector, a store's teacher or a results file."),
     "compare": Command("train.compare", "Compare runs on one page."),

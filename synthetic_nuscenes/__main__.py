@@ -10,6 +10,7 @@ The devkit and every command here read it as  --dataroot data/synthetic --versio
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -83,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Camera3DError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
-    sys.stdout.write(f"dataroot {out}\nversion {VERSION}\nsplits {TRAIN_SPLIT}, {VAL_SPLIT}\n")
+    try:
+        sys.stdout.write(f"dataroot {out}\nversion {VERSION}\nsplits {TRAIN_SPLIT}, {VAL_SPLIT}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -88,13 +88,13 @@ def _there_already(out: Path, options: SyntheticOptions) -> bool:
     except (OSError, ValueError, TypeError, ConfigInvalid) as error:
         raise ConfigInvalid(
             f"{out} is not empty and holds no synthetic dataset of this version ({error}). Give a new"
-            " folder, or take that one away."
+            " folder, or remove that one."
         ) from error
     differences = options.differences(found)
     if differences:
         raise ConfigInvalid(
             f"{out} holds a synthetic dataset made with other options:\n{shown(differences)}\nGive a new"
-            " folder, take that one away, or ask for the options it was made with."
+            " folder, remove that one, or ask for the options it was made with."
         )
     sys.stderr.write(f"{out}: holds this dataset already, left as it is\n")
     return True

@@ -29,12 +29,14 @@ SCRIPTS = {
     "train/distill_from_cache.py": "train.distill_from_cache",
     "train/evaluate.py": "train.evaluate",
     "train/train_detector.py": "train.train_detector",
+    "train/train_distillation_head.py": "train.train_distillation_head",
 }
 MODULES = {"synthetic_nuscenes": "synthetic_nuscenes.__main__", "demo": "demo.__main__"}
 # The same under one name, where that package is there.
 CONSOLE = {
     "dump": "extract.dump_teacher",
     "distil": "train.distill_from_cache",
+    "head": "train.train_distillation_head",
     "train": "train.train_detector",
     "evaluate": "train.evaluate",
     "compare": "train.compare",

@@ -60,9 +60,10 @@ def on_the_device(batch: dict) -> dict:
     }
 
 
-def training_step(shop, profile: str) -> dict[str, object]:
-    """A distillation step of two samples without anything that draws."""
+def training_step(shop, profile: str, augmentation: dict | None = None) -> dict[str, object]:
+    """A distillation step of two samples without anything that draws on the device."""
     options = {"model.grid_mask_prob": 0.0, "model.pts_bbox_head.dropout": 0.0}
+    options["augmentation"] = augmentation
     # What focal leaves out is more than a divergence over whole maps may lack.
     terms = {n: {} for n in TERMS[shop.family] if (n, profile) != ("pv_divergence", "focal")}
     terms["pv_generation"] = {"mask_ratio": 0.0}
@@ -149,6 +150,7 @@ if __name__ == "__main__":
     report = {
         "step": training_step(made, "exact"),
         "focal step": training_step(made, "focal"),
+        "augmented step": training_step(made, "exact", {"image": {"zoom": (0.9, 1.1), "rotate_deg": 5.0}}),
         "stream": stream(made),
         "mixed": left_behind(made),
     }

@@ -35,6 +35,10 @@ WORDS = {
     "dataset: images_per_group": "of `coco`: pictures that stand together where nuScenes has a scene",
     "deterministic": "choose kernels that repeat themselves to the bit, where there are any",
     "distiller": "what is distilled: see below; of distillation configs",
+    "augmentation": "what training samples are moved by: `image` and `bev`, see below and"
+    " [Training](../train.md#augmentation)",
+    "ema": "average of the weights that is scored and exported: see below and"
+    " [Training](../train.md#averaged-weights)",
     "distort": "photometric distortion of the images that are trained on",
     "drop_history_frame": "leave one frame of the history out, a random one, as released",
     "find_unused_parameters": "of data-parallel training: allow parameters that a step does not use",
@@ -63,6 +67,8 @@ WORDS = {
     " cosine over all epochs",
     "point_cloud_range": "x, y, z minimum, then maximum, in metres; `model` takes it from here",
     "queue_length": "frames of a sample, the last one with ground truth",
+    "cache_layer": "name of the store's layer whose queries and detections are read, see"
+    " [Training](../train.md#a-distillation-head); of distillation configs",
     "teacher": "config of the teacher, relative to this file; of distillation configs",
     "train_cfg": "see the rows below it",
     "train_cfg.max_epochs": "epochs of the training",
@@ -130,6 +136,8 @@ GIVEN = {
     "data_preprocessor", "init_cfg", "kwargs", "num_classes", "num_levels", "levels", "restore", "sampling",
     "projections", "image_maps", "box_code",
 }  # fmt: skip
+# What a distillation head is told by its store.
+FROM_STORE = {"class_names", "bev_map"}
 # Required of the class that checks a config, and not of the config.
 MAY_BE_EMPTY = {"distiller: terms", "distiller: areas"}
 
@@ -141,6 +149,7 @@ class NoWords(Exception):
 def page() -> str:
     """The whole page."""
     sys.path.insert(0, str(ROOT))
+    from camera3d.data.augmentation import BevAugmentation, ImageAugmentation
     from camera3d.data.datasets import DatasetChoice
     from camera3d.data.images import ImagePipeline
     from camera3d.detectors.bevdepth.criterion import BEVDepthCriterion
@@ -151,9 +160,11 @@ def page() -> str:
     from camera3d.detectors.detr3d.builder import build_detr3d_head
     from camera3d.detectors.detr3d.detector import DETR3D
     from camera3d.detectors.image2d.detector import MMDetDetector
+    from camera3d.detectors.query_based.distillation_head import DistillationHead
     from train.distillers.areas import AreaOptions
     from train.distillers.config import DistillerConfig
     from train.distillers.terms import TERMS
+    from train.engine.averaging import AverageOptions
 
     parts = [
         "# Config keys",
@@ -169,6 +180,7 @@ def page() -> str:
         "## `dataset`",
         _table(_of_dataclass("dataset", DatasetChoice, leave={"class_names"})),
     ]
+    told = _documented(DistillationHead)
     heads = {"BEVFormer": (BEVFormer, build_bevformer_head), "DETR3D": (DETR3D, build_detr3d_head)}
     for name, (detector, build) in heads.items():
         given = {"class_names", "point_cloud_range", "num_cameras"}
@@ -187,6 +199,16 @@ def page() -> str:
         _table(_of_dataclass("decode_rule", DecodeRule)),
         "## `model` with `type='MMDetDetector'`",
         _table(_of_class("MMDetDetector", MMDetDetector)),
+        "## `model` with `type='DistillationHead'`",
+        "Classes and BEV map are those of the store.",
+        _table(_of_function("distillation head", DistillationHead.__init__, leave=FROM_STORE, told=told)),
+        "## `augmentation`",
+        "`image`:",
+        _table(_of_dataclass("image", ImageAugmentation)),
+        "`bev`:",
+        _table(_of_dataclass("bev", BevAugmentation)),
+        "## `ema`",
+        _table(_of_dataclass("ema", AverageOptions)),
         "## `distiller`",
         _table(_of_dataclass("distiller", DistillerConfig)),
         "## `distiller.areas`",

@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from cache_schema.errors import CacheError
     from cache_schema.inspection.tables import bytes_text
+    from cache_schema.stdout import tell
     from train.comparison.build import write_comparison
 
     try:
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     except CacheError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    print(f"page: {args.out}, {bytes_text(n_bytes)}")
+    tell(f"page: {args.out}, {bytes_text(n_bytes)}")
     return 0
 
 

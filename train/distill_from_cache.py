@@ -24,6 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--cache", help="the store: a folder, or s3://bucket/prefix")
     parser.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="read queries and detections of this layer of the store, which train_distillation_head.py made"
+        " (default: the config's cache_layer, or none)",
+    )
+    parser.add_argument(
         "--expect-digest",
         metavar="HEX",
         help="insist on the store with this digest, 12 digits or more (inspect_cache.py info prints it)",
@@ -46,15 +52,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     from cache_schema.errors import CacheError
+    from cache_schema.stdout import tell
     from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
     from train.engine.run import DistillOptions, distill
 
     try:
         if args.print_config:
-            return printed_config(args)
+            tell(printed_config(args))
+            return 0
         shared = vars(options_of(args))
-        names = ("cache", "expect_digest", "allow_partial", "teacher_source")
+        names = ("cache", "layer", "expect_digest", "allow_partial", "teacher_source")
         own = {name: getattr(args, name) for name in names}
         weights = distill(DistillOptions(**shared, **own, teacher_checkpoint=args.teacher_checkpoint))
     except (CacheError, Camera3DError) as error:
@@ -62,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if is_first_process():
-        print(weights)
+        tell(str(weights))
     return 0
 
 

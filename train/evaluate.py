@@ -31,6 +31,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="its weights, loaded strictly")
     parser.add_argument("--from-cache", metavar="STORE", help="evaluate the teacher that dumped this store")
     parser.add_argument(
+        "--layer", metavar="NAME", help="with --from-cache: evaluate the head that made this layer instead"
+    )
+    parser.add_argument(
         "--expect-digest",
         metavar="HEX",
         help="with --from-cache: insist on the store with this digest, 12 digits or more of it"
@@ -72,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # After parsing: these imports take seconds, and --help should not.
     from cache_schema.errors import CacheError
+    from cache_schema.stdout import tell
     from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
     from train.evaluation_run import EvaluationOptions, run_evaluation
@@ -87,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; nothing was scored", file=sys.stderr)
         return 130
     if is_first_process():
-        print(metrics.table())
+        tell(metrics.table())
     return 0
 
 

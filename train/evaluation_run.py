@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cache_schema.detections import DETECTION_SCORES
+from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import DatasetChoice, ImagePipeline
@@ -48,6 +50,7 @@ class EvaluationOptions:
     config: str | None = None
     checkpoint: str | None = None
     from_cache: str | None = None
+    layer: str | None = None  # of the store, whose detections are scored
     expect_digest: str | None = None  # of the store, or its first 12 digits or more
     results: str | None = None
     out: str | None = None
@@ -101,9 +104,11 @@ def check_options(options: EvaluationOptions) -> None:
             "name one thing to evaluate: a config with --checkpoint, or --from-cache STORE, or --results FILE"
         )
     if options.expect_digest is not None and options.from_cache is None:
-        raise ConfigInvalid("--expect-digest is of a store: name it with --from-cache, or leave it out")
+        raise ConfigInvalid("--expect-digest concerns a store: name it with --from-cache, or leave it out")
+    if options.layer is not None and options.from_cache is None:
+        raise ConfigInvalid("--layer concerns a store: name it with --from-cache, or leave it out")
     if options.check_images and options.config is None:
-        raise ConfigInvalid("--check-images is of a detector that sees images: leave it out")
+        raise ConfigInvalid("--check-images needs a detector that sees images: leave it out here")
     if options.workers < 0:
         raise ConfigInvalid(f"--workers {options.workers}: must be 0 or more")
     if options.checkpoint is None and _world_size() > 1:
@@ -138,11 +143,17 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Metrics | CocoMetrics:
 
 
 def evaluate_cache(options: EvaluationOptions) -> Metrics | CocoMetrics:
-    """Score what the teacher of a store detected.
+    """Score what the teacher of a store, or the head of one of its layers, detected.
 
     Raises ResultsIncomplete when it lacks samples of the split, with their count and the first tokens.
     """
     reader = TargetReader(options.from_cache, expect_digest=options.expect_digest)
+    if options.layer is not None:
+        reader = open_layer(reader, options.layer)
+        if DETECTION_SCORES not in {array.name for array in reader.spec.arrays}:
+            raise ConfigInvalid(
+                f"--layer {options.layer}: it has no detections of its own; leave --layer out"
+            )
     check_replayable(reader)
     DatasetChoice(type=reader.spec.dataset.name).require_split(
         options.dataroot, options.version, options.split
@@ -151,7 +162,7 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics | CocoMetrics:
     if reader.spec.dataset.name == COCO:
         coco = open_coco(annotation_file(options.dataroot, options.version, options.split))
         return evaluate_pictures(
-            replayed(reader, picture_tokens(coco), options.split),
+            replayed(reader, picture_tokens(coco), options),
             class_names,
             options.dataroot,
             version=options.version,
@@ -163,7 +174,7 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics | CocoMetrics:
     nusc = open_nuscenes(options.dataroot, options.version)
     tokens = split_tokens(nusc, options.split)
     return evaluate_detections(
-        replayed(reader, tokens, options.split),
+        replayed(reader, tokens, options),
         class_names,
         options.dataroot,
         version=options.version,
@@ -173,9 +184,15 @@ def evaluate_cache(options: EvaluationOptions) -> Metrics | CocoMetrics:
     )
 
 
-def replayed(reader: TargetReader, tokens: Sequence[str], split: str) -> Iterator[tuple[str, Detections]]:
-    """The stored detections of all samples of a split. Raises ResultsIncomplete before the first."""
-    check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", split)
+def replayed(
+    reader: TargetReader, tokens: Sequence[str], options: EvaluationOptions
+) -> Iterator[tuple[str, Detections]]:
+    """The stored detections of all samples of a split.
+
+    Raises ResultsIncomplete, and ResultsUnwritable, before the first.
+    """
+    check_coverage(reader.sample_tokens, tokens, f"store {reader.path}", options.split)
+    check_writable(options.out, len(tokens))
     return stored_detections(reader, tqdm(tokens, unit="sample", desc="replay"))
 
 

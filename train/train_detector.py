@@ -23,20 +23,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("config", help="one of configs/student, or configs/demo/student.py")
     add_arguments(parser)
     args = parser.parse_args(argv)
+    from cache_schema.stdout import tell
     from camera3d.devices import is_first_process, tells
     from camera3d.errors import Camera3DError
     from train.engine.run import train_detector
 
     try:
         if args.print_config:
-            return printed_config(args)
+            tell(printed_config(args))
+            return 0
         weights = train_detector(options_of(args))
     except Camera3DError as error:
         if tells(error):
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if is_first_process():
-        print(weights)
+        tell(str(weights))
     return 0
 
 

@@ -11,10 +11,10 @@ from mmengine.config import Config
 from torch import Tensor
 
 from camera3d.detectors.builder import load_config
+from camera3d.fixed_numerics import fixed_numerics
 from camera3d.ops import op_backend, use_backend
 from camera3d.ops.backend import DCN, MSDA
 from demo.rig import full_size_inputs
-from extract.numerics import fixed_numerics
 from gpu_stages.materials import TEACHERS, published, random_detector, shrunken
 from gpu_stages.stage import Context, Measurement, Row
 

@@ -16,7 +16,6 @@ from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
 from camera3d.logs import quiet_mmengine
 from gpu_stages.materials import Materials
-from train.distillers import build_distiller
 from train.distillers.config import DistillerConfig
 from train.engine.data import train_loader
 from train.engine.finite import read_at_once
@@ -88,14 +87,7 @@ def trainee(materials: Materials, name: str, source: str, amp: str | None = None
         chosen = DistillerConfig.from_config(config)
         setting = target_setting(config, chosen, options, index, model, device)
         transforms = setting.transforms
-        model = build_distiller(
-            config,
-            chosen,
-            student=model,
-            teacher=setting.teacher,
-            maps=setting.maps,
-            source=setting.source,
-        )
+        model = setting.distiller(config, chosen, model)
     model.to(device).train()
     with quiet_mmengine():
         optim = build_optim_wrapper(model, with_amp(config.optim_wrapper, amp, device))

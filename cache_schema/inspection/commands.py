@@ -23,6 +23,7 @@ from cache_schema.inspection.tables import aligned, bytes_text
 from cache_schema.inspection.tokens import as_text as tokens_text
 from cache_schema.inspection.tokens import scene_tokens
 from cache_schema.inspection.verify import verify as verify_store
+from cache_schema.layers import layer_path
 from cache_schema.storage import StorePath, store_path
 from cache_schema.wording import counted
 
@@ -38,10 +39,14 @@ def verify(args: Namespace) -> tuple[str, int]:
     """Whether a store is whole; with `--repair`, take out what is not."""
     findings = _verified(store_path(args.store), args.jobs)
     lines = ["\n".join(aligned(summary_rows(findings)))]
-    if findings.faults:
-        lines += ["", f"{counted(len(findings.faults), 'fault')}:"]
-        lines += aligned([(f"  {fault.path}", fault.what) for fault in findings.faults])
-        lines += ["", *_what_to_do(args, findings)]
+    faults = findings.all_faults()
+    if faults:
+        lines += ["", f"{counted(len(faults), 'fault')}:"]
+        lines += aligned([(f"  {fault.path}", fault.what) for fault in faults])
+        store = store_path(args.store)
+        lines += ["", *_what_to_do(args, store, findings, "the same dump")]
+        for name, layer in findings.layers.items():
+            lines += _what_to_do(args, layer_path(store, name), layer, f"what writes layer {name}")
     return "\n".join(lines), 0 if findings.complete else 1
 
 
@@ -66,13 +71,14 @@ def report(args: Namespace) -> tuple[str, int]:
     text = f"page: {args.out}, {bytes_text(n_bytes)}"
     if findings is None or findings.complete:
         return text, 0
-    found = counted(len(findings.faults), "fault") if findings.faults else "scenes are missing"
+    faults = findings.all_faults()
+    found = counted(len(faults), "fault") if faults else "scenes are missing"
     return f"{text}\nThe store is not whole, {found}: see the page, or run verify.", 1
 
 
 def show(args: Namespace) -> tuple[str, int]:
     """Statistics of a sample; with `--png`, a picture of it."""
-    sample = load_sample(store_path(args.store), args.sample_token, args.min_score)
+    sample = load_sample(store_path(args.store), args.sample_token, args.min_score, args.layer)
     text = statistics(sample)
     if args.png is not None:
         draw_sample(sample, args.png, args.dataroot)
@@ -122,23 +128,25 @@ def _verified(store: StorePath, jobs: int) -> Findings:
         return verify_store(store, jobs, on_bytes)
 
 
-def _what_to_do(args: Namespace, findings: Findings) -> list[str]:
+def _what_to_do(args: Namespace, store: StorePath, findings: Findings, dump: str) -> list[str]:
+    """Of a store or a layer; `dump` says what would write it again."""
     lines = []
     if args.repair:
         try:
-            done = repair(store_path(args.store), findings)
+            done = repair(store, findings)
         except (NotOurs, NotWritable) as error:
             return [str(error)]
         if done.taken_out:
             lines.append(f"taken out: {', '.join(done.taken_out)}")
-            lines.append("Run the same dump again: it writes only these.")
+            lines.append(f"Run {dump} again: it writes only these.")
         if done.aside:
             lines.append(f"put aside, because no dump wrote it, and left to you: {', '.join(done.aside)}")
     elif findings.damaged_parts:
-        lines.append("Take damaged scenes out with --repair, then run the same dump again.")
+        lines.append(f"Take damaged scenes out with --repair, then run {dump} again.")
     if any(fault.damage and not fault.part and fault.path.endswith("zarr.json") for fault in findings.faults):
         lines.append(
-            "What the store says about itself is damaged: no repair can know it. Dump into a new store."
+            "What the store says about itself is damaged, and no repair can restore it:"
+            " dump into a new store."
         )
     if any(not fault.damage for fault in findings.faults):
         lines.append("Files that do not belong there, or may not be read, are left to you.")

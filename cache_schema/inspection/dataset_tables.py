@@ -95,7 +95,7 @@ class DatasetTables:
             return question(*arguments)
         except OSError as error:
             raise CacheError(
-                f"{self.dataroot} is no nuScenes folder of {self.version}: {error.filename} is missing"
+                f"{self.dataroot} is not a nuScenes folder of {self.version}: {error.filename} is missing"
                 if isinstance(error, FileNotFoundError)
                 else f"{error.filename} cannot be read: {error.strerror}"
             ) from None
@@ -149,7 +149,7 @@ class DatasetTables:
 
     def _keyframe(self, keyframes: Mapping[str, dict[str, Any]], channel: str) -> dict[str, Any]:
         if channel not in keyframes:
-            raise CacheError(f"{self._tables} has no keyframe of {channel} for a sample that is asked for")
+            raise CacheError(f"{self._tables} has no keyframe of {channel} for a requested sample")
         return keyframes[channel]
 
     def _to_global(self, record: Mapping[str, Any]) -> np.ndarray:
@@ -174,7 +174,7 @@ class DatasetTables:
 
     @cached_property
     def _class_of_instance(self) -> dict[str, str | None]:
-        """What an instance counts as, by its token; None when it is no class of the challenge."""
+        """What an instance counts as, by its token; None when it is not a class of the challenge."""
         categories = self._by_token("category")
         return {
             token: DETECTION_NAMES.get(categories[record["category_token"]]["name"])

@@ -5,9 +5,10 @@ from collections.abc import Collection
 from typing import Any
 
 from cache_schema.contents import StoreContents
-from cache_schema.errors import StoreNotFound
+from cache_schema.errors import CacheError, StoreNotFound
 from cache_schema.files import STAGING_PREFIX
 from cache_schema.inspection.tables import aligned, bytes_text, shape_text
+from cache_schema.layers import LAYERS_GROUP, layer_names, layer_path, require_real
 from cache_schema.manifest import MANIFEST_NAME
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import S3Path, StorePath, names_in
@@ -60,6 +61,8 @@ def describe(path: StorePath) -> dict[str, Any]:
             for array in spec.stored_arrays
         ],
         "teacher_head": _head(contents),
+        "layers": [] if spec.layer is not None else _layers(path, contents.digest),
+        "layer_of": None if spec.layer is None else spec.layer.store_digest,
     }
 
 
@@ -100,6 +103,42 @@ def _head(contents: StoreContents) -> dict[str, int] | None:
     }
 
 
+def _layers(path: StorePath, digest: str | None) -> list[dict[str, Any]]:
+    """What each layer is; of one whose records are damaged, what is wrong with them."""
+    found = []
+    try:
+        names = layer_names(path)
+    except CacheError as error:
+        return [{"name": LAYERS_GROUP, "fault": str(error).splitlines()[0]}]
+    for name in names:
+        try:
+            require_real(path, LAYERS_GROUP, name)
+            facts = describe(layer_path(path, name))
+        except CacheError as error:
+            found.append({"name": name, "fault": str(error).splitlines()[0]})
+            continue
+        kept = ("sealed", "digest", "samples", "missing_scenes", "layer_of")
+        found.append(
+            {"name": name, "fault": None, **{key: facts[key] for key in kept}}
+            | {
+                "head": facts["teacher"]["detector"],
+                "of_this_store": facts["layer_of"] == digest,
+                "arrays": [array["name"] for array in facts["arrays"]],
+                "disk_bytes": sum(array["disk_bytes"] for array in facts["arrays"]),
+            }
+        )
+    return found
+
+
+def _layer_text(layer: dict[str, Any]) -> str:
+    if layer["fault"] is not None:
+        return layer["fault"]
+    state = f"digest {layer['digest'][:12]}" if layer["sealed"] else "not finished"
+    other = "" if layer["of_this_store"] else "; A LAYER OF ANOTHER STORE"
+    size = f"{counted(layer['samples'], 'sample')}, {bytes_text(layer['disk_bytes'])}"
+    return f"{layer['head']}, {size}, {state}{other}"
+
+
 def as_text(facts: dict[str, Any], path: StorePath) -> str:
     """`describe` for people."""
     teacher, dataset = facts["teacher"], facts["dataset"]
@@ -137,6 +176,9 @@ def as_text(facts: dict[str, Any], path: StorePath) -> str:
         ("digest", facts["digest"] or "none before it is sealed"),
         ("left behind", f"{len(left_behind)} unpublished parts" if left_behind else "nothing"),
     ]
+    if facts["layer_of"]:
+        about.append(("layer of", f"the store with digest {facts['layer_of']}"))
+    about += [(f"layer {layer['name']}", _layer_text(layer)) for layer in facts["layers"]]
     rows = [("array", "dtype", "shape of a sample", "bytes/sample", "raw", "on disk")]
     for array in facts["arrays"]:
         rows.append(

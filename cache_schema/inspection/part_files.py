@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cache_schema.codec import crc32c
+from cache_schema.coordinates import COORDINATE_FILES
 from cache_schema.documents import MAX_NBYTES, read_document
 from cache_schema.errors import Corrupt, Unreadable
 from cache_schema.inspection.faults import Fault, Findings
@@ -46,6 +47,8 @@ def shards_of(part: str, manifest: SceneManifest) -> list[Shard]:
 def check_scene_files(store: StorePath, part: str, manifest: SceneManifest, findings: Findings) -> None:
     """All of a scene but the bytes of its shards."""
     metadata = {f"{record.array.name}/{METADATA_NAME}" for record in manifest.arrays} | {METADATA_NAME}
+    if any(record.path in COORDINATE_FILES for record in manifest.metadata_files):  # an older store has none
+        metadata |= COORDINATE_FILES
     _check_metadata(store, part, manifest, metadata, findings)
     shards = {shard.path.removeprefix(f"{part}/") for shard in shards_of(part, manifest)}
     check_names(store, part, metadata | shards, findings)

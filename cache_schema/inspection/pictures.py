@@ -92,6 +92,8 @@ def _header(part: SubFigure, sample: Sample, truth: GroundTruth | None) -> None:
     teacher, dataset = sample.spec.teacher, sample.spec.dataset
     weights = "" if teacher.trained else " (UNTRAINED: random weights)"
     title = f"{teacher.detector}{weights}  ·  {dataset.name} {dataset.version}  ·  {sample.scene_name}"
+    if sample.head is not None:
+        title += f"  ·  queries and boxes of {sample.head.detector}"
     part.text(0.01, 0.62, title, color=INK, fontsize=14, weight="bold", va="center")
     about = f"sample {sample.token}  ·  {_boxes_text(sample)}"
     if truth is not None:

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from cache_schema.coordinates import COORDINATE_FILES
 from cache_schema.errors import CacheError, NotOurs, NotWritable
 from cache_schema.fingerprint import digest as fingerprint_of
 from cache_schema.folders import inside, open_below, put_aside
@@ -65,7 +66,7 @@ def _known_files(store: StorePath, parts: list[str]) -> dict[str, list[str]]:
     except CacheError as error:
         raise NotOurs(f"nothing was taken out, as no dump could write it again: {error}") from None
     if plan is None:
-        raise NotOurs(f"nothing was taken out: {store} has no plan, so what belongs into it is not known")
+        raise NotOurs(f"nothing was taken out: {store} has no plan, so nobody knows what belongs in it")
     _require_own_root(store, spec, plan)
     return {
         part: _head_files(store)
@@ -95,7 +96,7 @@ def _require_own_root(store: StorePath, spec: StoreSpec, plan: StorePlan) -> Non
 
 
 def _scene_files(spec: StoreSpec, n_samples: int) -> list[str]:
-    files = [MANIFEST_NAME, METADATA_NAME]
+    files = [MANIFEST_NAME, METADATA_NAME, *sorted(COORDINATE_FILES)]
     for array in spec.stored_arrays:
         n_shards = math.ceil(n_samples / samples_per_shard(array, n_samples))
         files += [f"{array.name}/{shard_key(array, number)}" for number in range(n_shards)]

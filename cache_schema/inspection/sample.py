@@ -1,16 +1,17 @@
 """One sample of a store as `show` needs it: plain arrays, the boxes in them, and their statistics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cache_schema.array_spec import BEV_MAP, IMAGE_MAP
+from cache_schema.array_spec import BEV_MAP, IMAGE_MAP, QUERY
 from cache_schema.detections import DETECTION_ARRAYS, DETECTION_BOXES
 from cache_schema.inspection.boxes import PICTURE_NUMBERS, ScoredBoxes, best_boxes
 from cache_schema.inspection.tables import aligned, shape_text
 from cache_schema.inspection.teacher_values import teacher_values
+from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
-from cache_schema.spec import StoreSpec
+from cache_schema.spec import StoreSpec, TeacherFacts
 from cache_schema.storage import StorePath
 
 DEFAULT_RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
@@ -26,6 +27,7 @@ class Sample:
         masks: (…, y, x) bool by map, the cells that a focal store kept; empty in other profiles.
         range_m: x, y, z from and to, of the area that the teacher covers, in metres.
         boxes: the teacher's; None when it detected nothing.
+        head: of a layer that was asked for: whose queries and boxes these are instead of the teacher's.
     """
 
     token: str
@@ -37,6 +39,7 @@ class Sample:
     masks: dict[str, np.ndarray]
     range_m: tuple[float, ...]
     boxes: ScoredBoxes | None
+    head: TeacherFacts | None = None
 
     @property
     def on_picture(self) -> bool:
@@ -67,27 +70,46 @@ class Sample:
         return [array.name for array in self.spec.arrays if array.role == role]
 
 
-def load_sample(path: StorePath, sample_token: str, min_score: float) -> Sample:
-    """Raises CacheError when the store, the sample or its bytes are not what they should be."""
-    return read_sample(TargetReader(path), sample_token, min_score)
+def load_sample(path: StorePath, sample_token: str, min_score: float, layer: str | None = None) -> Sample:
+    """A sample; with a layer, what the layer says of it in place of the teacher's queries and boxes.
+
+    Raises CacheError when the store, the layer, the sample or its bytes are not what they should be.
+    """
+    reader = TargetReader(path)
+    return read_sample(reader, sample_token, min_score, None if layer is None else open_layer(reader, layer))
 
 
-def read_sample(reader: TargetReader, sample_token: str, min_score: float) -> Sample:
-    """`load_sample` of a store that is open."""
+def read_sample(
+    reader: TargetReader, sample_token: str, min_score: float, layer: TargetReader | None = None
+) -> Sample:
+    """`load_sample` of a store and a layer that are open."""
     stored = reader[sample_token]
     values = teacher_values(reader.spec, stored)
     arrays = values.arrays
+    spec, masks = reader.spec, values.masks
+    if layer is not None:
+        own = layer[sample_token]
+        added = teacher_values(layer.spec, own)
+        replaced = set()
+        if any(array.role == QUERY for array in layer.spec.arrays):
+            replaced = {a.name for a in (*spec.arrays, *spec.stored_arrays) if a.role == QUERY}
+        stored = {name: array for name, array in stored.items() if name not in replaced} | own
+        arrays = {name: array for name, array in arrays.items() if name not in replaced} | added.arrays
+        masks = masks | added.masks
+        if layer.spec.layer.reads is None:  # more of the same teacher's
+            spec = replace(spec, arrays=(*spec.arrays, *layer.spec.arrays))
     found = [arrays[name] for name in DETECTION_ARRAYS if name in arrays]
     return Sample(
         token=sample_token,
         scene_name=reader.scene_of(sample_token),
         timestamp_us=reader.timestamp_us(sample_token),
-        spec=reader.spec,
+        spec=spec,
         stored=stored,
         arrays=arrays,
-        masks=values.masks,
-        range_m=_range_m(reader.spec),
+        masks=masks,
+        range_m=_range_m(spec),
         boxes=best_boxes(*found, threshold=min_score) if found and len(found[0]) else None,
+        head=None if layer is None or layer.spec.layer.reads is None else layer.spec.teacher,
     )
 
 
@@ -111,6 +133,7 @@ def statistics(sample: Sample) -> str:
         if sample.on_picture
         else ("taken at", f"{sample.timestamp_us} µs"),
         ("boxes", _about_boxes(sample)),
+        *([] if sample.head is None else [("queries and boxes of", sample.head.detector)]),
     ]
     return "\n".join([*aligned(about), "", *aligned(rows, right=range(3, 9))])
 

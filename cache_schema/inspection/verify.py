@@ -5,6 +5,7 @@ and sizes of a part's files follow from its manifest, and every byte in them is 
 the seal bear their own.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from cache_schema import fingerprint
 from cache_schema.contents import require_own_seal
 from cache_schema.documents import MAX_NBYTES, parse_json, read_document
-from cache_schema.errors import CacheError, Corrupt, StoreNotFound, Unreadable
+from cache_schema.errors import CacheError, Corrupt, FingerprintMismatch, NotOurs, StoreNotFound, Unreadable
 from cache_schema.files import STAGING_PREFIX
 from cache_schema.folders import ASIDE_PREFIX
 from cache_schema.inspection.faults import Fault, Findings
@@ -31,6 +32,7 @@ from cache_schema.inspection.part_files import (
     shards_of,
     without_path,
 )
+from cache_schema.layers import LAYERS_GROUP, layer_names, layer_path, require_parent
 from cache_schema.manifest import MANIFEST_NAME, HeadManifest, SceneManifest, unpack_manifest
 from cache_schema.seal import SEAL_NAME, Seal, read_seal, sealed_index
 from cache_schema.spec import StoreSpec
@@ -64,6 +66,8 @@ def verify(
         jobs: processes that read.
         on_bytes: told after each shard how many bytes of how many are done.
 
+    Its layers are tested like stores, each with findings of its own.
+
     Raises StoreNotFound and SchemaTooNew. Damage of any kind is a fault in the result.
     """
     findings = Findings()
@@ -77,7 +81,9 @@ def verify(
         shards += _check_scene(store, name, said, tokens, findings)
     for name in listed:
         if said.n_samples is not None and name not in said.n_samples:
-            what = "is no scene of the store's plan" if (store / SCENES_GROUP / name).is_dir() else _STRANGER
+            what = (
+                "is not a scene of the store's plan" if (store / SCENES_GROUP / name).is_dir() else _STRANGER
+            )
             findings.add("", f"{SCENES_GROUP}/{name}", what, damage=False)
     _check_head(store, said, findings)
     total = sum(shard.nbytes for shard in shards)
@@ -87,6 +93,12 @@ def verify(
         done += shard.nbytes
         on_bytes(done, total)
     findings.n_bytes += done
+    for name in _check_layers(store, said, findings):
+        layer = layer_path(store, name)
+        found = verify(layer, jobs, lambda more, of, so_far=total: on_bytes(so_far + more, so_far + of))
+        total += found.n_bytes
+        _check_parent(layer, findings, found)
+        findings.layers[name] = found
     findings.faults.sort()
     return findings
 
@@ -106,6 +118,44 @@ class _Said:
         if self.plan is not None:
             return self.plan.n_samples
         return None if self.index is None else _n_samples(self.index)
+
+
+def _check_layers(store: StorePath, said: "_Said", findings: Findings) -> list[str]:
+    """The group of the layers, and the names of those that can be looked at: none of them is a link."""
+    if LAYERS_GROUP not in names_in(store) or (said.spec is not None and said.spec.layer is not None):
+        return []
+    try:
+        found = layer_names(store)
+    except NotOurs:
+        findings.add("", LAYERS_GROUP, "is a link, or no folder, which no dump makes", damage=False)
+        return []
+    path = f"{LAYERS_GROUP}/{METADATA_NAME}"
+    if read_part(store, "", path, MAX_NBYTES, findings) not in (None, group_document({})):
+        findings.add("", path, "is not what a dump writes")
+    real = []
+    for name in names_in(store / LAYERS_GROUP):
+        part = f"{LAYERS_GROUP}/{name}"
+        if name.startswith(STAGING_PREFIX):
+            findings.left_behind.append(part)
+        elif isinstance(store, Path) and (store / part).is_symlink():
+            findings.add("", part, "is a link, which no dump makes", damage=False)
+        elif name in found:
+            real.append(name)
+        elif name != METADATA_NAME:
+            findings.add("", part, "is no layer", damage=False)
+    return real
+
+
+def _check_parent(layer: StorePath, store: Findings, found: Findings) -> None:
+    """Whether a layer is one of this store. Nobody knows of a store whose seal cannot be read."""
+    if store.digest is None:
+        return
+    with contextlib.suppress(Corrupt):
+        try:
+            require_parent(open_root(layer).spec, store.digest, layer)
+        except FingerprintMismatch as error:
+            (problem,) = error.problems
+            found.add("", METADATA_NAME, f"is a layer of another store: {problem.got}", damage=False)
 
 
 def _check_root(store: StorePath, findings: Findings) -> _Said:
@@ -132,10 +182,16 @@ def _check_root(store: StorePath, findings: Findings) -> _Said:
             findings.left_behind.append(name)
         elif name.startswith(ASIDE_PREFIX):
             findings.aside.append(name)
-        elif name not in (METADATA_NAME, SCENES_GROUP, HEAD_GROUP, SEAL_NAME, INDEX_NAME):
+        elif name not in _known_names(spec):
             findings.add("", name, _STRANGER, damage=False)
     seal = _check_seal(store, root, findings)
     return _Said(spec, plan, seal, None if seal is None else _check_index(store, seal, plan, findings))
+
+
+def _known_names(spec: StoreSpec | None) -> set[str]:
+    """What may lie in the root; a layer has no layers."""
+    known = {METADATA_NAME, SCENES_GROUP, HEAD_GROUP, SEAL_NAME, INDEX_NAME}
+    return known | ({LAYERS_GROUP} if spec is None or spec.layer is None else set())
 
 
 def _check_scene(
@@ -151,7 +207,7 @@ def _check_scene(
         return []
     known = said.n_samples is not None
     if isinstance(store, Path) and not (store / part).is_dir():
-        findings.add(part if known else "", part, "is no folder" if known else _STRANGER, damage=known)
+        findings.add(part if known else "", part, "is not a folder" if known else _STRANGER, damage=known)
         return []
     if isinstance(store, Path) and (store / part).is_symlink():
         findings.add("", part, "is a link, which no dump makes", damage=False)
@@ -292,5 +348,6 @@ def _checked_shards(store: StorePath, shards: list[Shard], jobs: int) -> Iterato
                     yield running.pop(future), future.result()
                 except BrokenProcessPool:
                     raise CacheError(
-                        f"a process that read {store} was killed: the memory may be short.\nUse fewer --jobs."
+                        f"a process that read {store} was killed: there may be too little memory."
+                        "\nUse fewer --jobs."
                     ) from None

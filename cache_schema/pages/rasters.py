@@ -33,7 +33,7 @@ def photo_uri(file: Path, width: int) -> tuple[str, tuple[int, int]]:
             size_wh = image.size
             small = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise CacheError(f"{file} is no image that can be read: {error}") from None
+        raise CacheError(f"{file} is not a readable image: {error}") from None
     if small.width > width:
         small = small.resize((width, max(1, round(small.height * width / small.width))))
     return _uri(small, "jpeg", quality=_JPEG_QUALITY, optimize=True), size_wh

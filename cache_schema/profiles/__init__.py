@@ -4,6 +4,7 @@ A map is an array whose role says so.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,13 @@ def stored_arrays(
 def stored_names(profile: str, array: ArraySpec) -> tuple[str, ...]:
     """The stored arrays that hold one of the teacher's."""
     return {"exact": exact, "compact": compact, "focal": focal}[profile].stored_names(array)
+
+
+def links(profile: str, arrays: Sequence[ArraySpec], background_block: int = 1) -> dict[str, dict[str, Any]]:
+    """By stored array the attributes that say which others it is read with, and how. Arguments as above."""
+    if profile == "focal":
+        return focal.links(arrays, background_block)
+    return compact.links(arrays) if profile == "compact" else {}
 
 
 def encoder(profile: str, arrays: Sequence[ArraySpec], background_block: int = 1) -> Encoder:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,17 @@ def stored_arrays(arrays: Sequence[ArraySpec]) -> tuple[ArraySpec, ...]:
 def stored_names(array: ArraySpec) -> tuple[str, ...]:
     """The stored arrays that hold one of the teacher's."""
     return (array.name, array.name + SCALE_SUFFIX) if array.is_map else (array.name,)
+
+
+def links(arrays: Sequence[ArraySpec]) -> dict[str, dict[str, Any]]:
+    """Attributes of maps and of their scales: a map points at its scales, and these at the map."""
+    found: dict[str, dict[str, Any]] = {}
+    for array in arrays:
+        if array.is_map:
+            name, scale = array.name, array.name + SCALE_SUFFIX
+            found[name] = {"scale_array": scale, "value": f"{name} * {scale}[..., None, None]"}
+            found[scale] = {"long_name": f"one scale a channel of {name}", "scale_of": name}
+    return found
 
 
 class CompactEncoder:

@@ -11,6 +11,7 @@ A BEV map has no camera dimension; (N,) below is then left out.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,51 @@ def stored_names(array: ArraySpec) -> tuple[str, ...]:
     if array.is_map:
         return tuple(f"{array.name}_{part}" for part in MAP_PARTS)
     return (array.name, CONFIDENT_ARRAY) if array.role == QUERY else (array.name,)
+
+
+def links(arrays: Sequence[ArraySpec], background_block: int) -> dict[str, dict[str, Any]]:
+    """Attributes of the parts of every map and of the query arrays: how they go together."""
+    found: dict[str, dict[str, Any]] = {}
+    for array in arrays:
+        if array.is_map:
+            found |= _links_of_map(array, background_block)
+        elif array.role == QUERY:
+            found[array.name] = {
+                "rows_from": CONFIDENT_ARRAY,
+                "rows_rule": f"a row for each true value of {CONFIDENT_ARRAY}, in that order",
+            }
+            found[CONFIDENT_ARRAY] = {"long_name": "which object queries were kept"}
+    return found
+
+
+def _links_of_map(array: ArraySpec, block: int) -> dict[str, dict[str, Any]]:
+    name = array.name
+    of_map = {
+        fact: value for fact in ("stride", "extent_m", "frame") if (value := getattr(array, fact)) is not None
+    } | {"map": name, "map_role": array.role}
+    per_cell = f"{name}_scale[camera]" if "camera" in array.dimension_names else f"{name}_scale"
+    parts = {
+        "cells": {
+            "long_name": f"the cells of {name} that were kept",
+            "scale_array": f"{name}_scale",
+            "value": f"{name}_cells * {per_cell}",
+            "rows_from": f"{name}_mask",
+            "rows_rule": f"a row for each true value of {name}_mask, in C order",
+        },
+        "scale": {"long_name": f"one scale a channel of {name}_cells", "scale_of": f"{name}_cells"},
+        "mask": {"long_name": f"which cells of {name} were kept"},
+        "background": {
+            "long_name": f"means of {name} over blocks of {block} × {block} cells",
+            "scale_array": f"{name}_background_scale",
+            "value": f"{name}_background * {name}_background_scale[..., None, None]",
+            "block_cells": block,
+        },
+        "background_scale": {
+            "long_name": f"one scale a channel of {name}_background",
+            "scale_of": f"{name}_background",
+        },
+    }
+    return {f"{name}_{part}": attributes | of_map for part, attributes in parts.items()}
 
 
 class FocalEncoder:

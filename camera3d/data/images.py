@@ -3,7 +3,8 @@
 The official order, which matters to the last digits: float32, photometric distortion (training), normalise,
 resize, pad. Normalising before resizing and padding after it makes the padding zero in normalised units.
 Two other official orders: `pillow_keep_bottom`, resize the 8-bit picture, crop, normalise; nothing is padded;
-and `keep_ratio`, resize the 8-bit picture until it fits, normalise, pad.
+and `keep_ratio`, resize the 8-bit picture until it fits, normalise, pad. A picture that is moved by
+augmentation takes the way of `pillow_keep_bottom`, but for its resizing.
 Sources: transform_3d.py, augmentation.py and the pipelines in the configs of Li et al., ECCV 2022; the
 evaluation pipeline of Li et al., AAAI 2023; Resize and DetDataPreprocessor of mmdet 3.
 """
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-from PIL import Image
 
+from camera3d.data.augmentation import ImageDraw
 from camera3d.data.decoding import Undecodable, read_any_colour, read_image
 from camera3d.data.index import Frame
 from camera3d.data.photometric import PhotometricDistortion
+from camera3d.data.plane_move import PlaneMove
 from camera3d.errors import ConfigInvalid, ImagesBroken, shown
 from camera3d.geometry import Float64
 
@@ -105,43 +107,58 @@ class ImagePipeline:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
 
     def load(
-        self, frame: Frame, dataroot: str | Path, rng: np.random.Generator | None = None
+        self,
+        frame: Frame,
+        dataroot: str | Path,
+        rng: np.random.Generator | None = None,
+        draws: Sequence[ImageDraw] | None = None,
     ) -> tuple[np.ndarray, Float64]:
         """Read and prepare the six images of a frame; distorted when there is a generator.
+
+        Args:
+            draws: what moves the picture of each camera; None leaves them.
 
         Returns images (6, 3, H, W) float32 and the matching `lidar2img` (6, 4, 4) float64.
         Raises ImagesBroken (missing, truncated, damaged files; all of the frame) and ConfigInvalid (an
         image that does not fit into pad_hw).
         """
-        return self.prepare(read_images(frame.image_paths, dataroot), frame.lidar2img, rng)
+        return self.prepare(read_images(frame.image_paths, dataroot), frame.lidar2img, rng, draws)
 
     def prepare(
-        self, images_bgr: Sequence[np.ndarray], lidar2img: np.ndarray, rng: np.random.Generator | None = None
+        self,
+        images_bgr: Sequence[np.ndarray],
+        lidar2img: np.ndarray,
+        rng: np.random.Generator | None = None,
+        draws: Sequence[ImageDraw] | None = None,
     ) -> tuple[np.ndarray, Float64]:
         """`load` for images in memory: (h, w, 3) uint8 BGR each, with `lidar2img` (N, 4, 4) to match."""
-        pictures = self.pictures(images_bgr, rng)
-        return pictures, self.scale_lidar2img(lidar2img, images_bgr[0].shape[:2])
+        pictures = self.pictures(images_bgr, rng, draws)
+        return pictures, self.scale_lidar2img(lidar2img, images_bgr[0].shape[:2], draws)
 
     def pictures(
-        self, images_bgr: Sequence[np.ndarray], rng: np.random.Generator | None = None
+        self,
+        images_bgr: Sequence[np.ndarray],
+        rng: np.random.Generator | None = None,
+        draws: Sequence[ImageDraw] | None = None,
     ) -> np.ndarray:
         """(N, 3, H, W) float32 of images (h, w, 3) uint8 BGR; `size_after_scaling` is what is no padding."""
         height, width = self.pad_hw
         prepared = np.zeros((len(images_bgr), 3, height, width), dtype=np.float32)
-        for slot, image in zip(prepared, images_bgr, strict=True):
+        for slot, image, draw in zip(prepared, images_bgr, draws or [None] * len(images_bgr), strict=True):
             self.require_fit(image.shape[:2])
             h, w = self.size_after_scaling(image.shape[:2])
+            move = self.move(image.shape[:2], draw)
             if self.resize == PILLOW_KEEP_BOTTOM:
-                left, top = self._cut(image.shape[:2])
-                box = (left, top, left + width, top + height)
-                image, (h, w) = np.asarray(Image.fromarray(image).resize((w, h)).crop(box)), self.pad_hw
+                image, (h, w) = move.of_bytes(image), self.pad_hw
             elif self.resize == KEEP_RATIO:
                 image = mmcv.imresize(image, (w, h))
             image = image.astype(np.float32)
             if rng is not None:
                 image = self.distortion(image, rng)
             image = mmcv.imnormalize(image, np.float32(self.mean), np.float32(self.std), self.to_rgb)
-            if (h, w) != image.shape[:2]:
+            if draw is not None and self.resize == OPENCV:
+                image, (h, w) = move.of_floats(image), self.pad_hw
+            elif (h, w) != image.shape[:2]:
                 image = mmcv.imresize(image, (w, h))
             slot[:, :h, :w] = image.transpose(2, 0, 1)
         return prepared
@@ -172,27 +189,47 @@ class ImagePipeline:
             return tuple(max(1, int(side * factor + 0.5)) for side in image_hw)
         return int(image_hw[0] * self.scale), int(image_hw[1] * self.scale)
 
-    def image_transform(self, image_hw: Sequence[int] | None = None) -> Float64:
-        """(4, 4): (u, v, depth, 1) of a picture of that size to the prepared image. Padding moves no pixel.
+    def move(self, image_hw: Sequence[int], draw: ImageDraw | None = None) -> PlaneMove:
+        """What makes the input of a picture of that size. Padding moves no pixel.
 
-        It has the scale as it was given, not that of the rounded size, as in both official codes.
+        Where something is cut off it is the upper rows: the sky.
         """
-        transform = np.diag([self.scale, self.scale, 1.0, 1.0])
-        if self.resize == PILLOW_KEEP_BOTTOM:
-            transform[:2, 3] = [-cut for cut in self._cut(image_hw)]
-        return transform
+        zoom = 1.0 if draw is None else draw.zoom
+        scale = self.scale * zoom
+        scaled = int(image_hw[0] * scale), int(image_hw[1] * scale)
+        rows, columns = (size - kept for size, kept in zip(scaled, self.pad_hw, strict=True))
+        place = {"left": columns // 2 if self.resize == PILLOW_KEEP_BOTTOM else 0, "top": rows}
+        if draw is not None:
+            place["left"] = int(draw.left * max(0, columns))
+            place |= {"mirrored": draw.mirrored, "degrees": draw.degrees}
+        if self.resize == OPENCV:
+            place["top"] = max(0, rows)
+        return PlaneMove(scale=scale, scaled_hw=scaled, input_hw=self.pad_hw, **place)
 
-    def scale_lidar2img(self, lidar2img: np.ndarray, image_hw: Sequence[int] | None = None) -> Float64:
-        """`lidar2img` (..., 4, 4) for the prepared images; `image_hw`, their size before, counts when cut."""
-        to_input = self.image_transform(image_hw)
+    def image_transform(
+        self, image_hw: Sequence[int] | None = None, draws: Sequence[ImageDraw] | None = None
+    ) -> Float64:
+        """(4, 4): (u, v, depth, 1) of a picture of that size to the prepared image; (N, 4, 4) of draws.
+
+        The size counts where something is cut.
+        """
+        if draws is not None:
+            return np.stack([self.move(image_hw, draw).matrix() for draw in draws])
+        if self.resize == OPENCV:
+            return np.diag([self.scale, self.scale, 1.0, 1.0])
+        return self.move(image_hw).matrix()
+
+    def scale_lidar2img(
+        self,
+        lidar2img: np.ndarray,
+        image_hw: Sequence[int] | None = None,
+        draws: Sequence[ImageDraw] | None = None,
+    ) -> Float64:
+        """`lidar2img` (..., 4, 4) for the prepared images, see `image_transform`."""
+        to_input = self.image_transform(image_hw, draws)
         # Points are projected as (u·depth, v·depth, depth, 1): what is cut off is a multiple of the depth.
-        to_input[:2, 2], to_input[:2, 3] = to_input[:2, 3].copy(), 0.0
+        to_input[..., :2, 2], to_input[..., :2, 3] = to_input[..., :2, 3].copy(), 0.0
         return to_input @ np.asarray(lidar2img, dtype=np.float64)
-
-    def _cut(self, image_hw: Sequence[int]) -> tuple[int, int]:
-        """Columns on the left and rows at the top that are cut off a scaled picture."""
-        height, width = self.size_after_scaling(image_hw)
-        return (width - self.pad_hw[1]) // 2, height - self.pad_hw[0]
 
 
 def read_images(paths: Sequence[str], dataroot: str | Path, *, any_colour: bool = False) -> list[np.ndarray]:

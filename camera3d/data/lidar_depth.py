@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from camera3d.data.augmentation import ImageDraw
 from camera3d.data.images import ImagePipeline
 from camera3d.data.index import Frame
 from camera3d.data.rig import frame_rig, pose_matrix
@@ -22,12 +23,20 @@ POINT_NUMBERS = 5  # x, y, z, intensity, ring
 MIN_PIXEL = 1.0
 
 
-def lidar_depth(frame: Frame, dataroot: str | Path, pipeline: ImagePipeline) -> np.ndarray:
+def lidar_depth(
+    frame: Frame,
+    dataroot: str | Path,
+    pipeline: ImagePipeline,
+    draws: Sequence[ImageDraw] | None = None,
+) -> np.ndarray:
     """(N, H, W) float32: depth in metres of the pixels that a point of the keyframe's sweep lies in, or zero.
+
+    Args:
+        draws: what moved the images, see ImagePipeline.
 
     Raises ImagesBroken: the file is missing or no sweep.
     """
-    rig = frame_rig(frame, pipeline)
+    rig = frame_rig(frame, pipeline, draws)
     return depth_maps(
         read_points(frame.lidar_path, dataroot),
         lidar2global=frame.ego_pose @ pose_matrix(frame.lidar_to_ego),
@@ -50,7 +59,7 @@ def read_points(path: str, dataroot: str | Path) -> np.ndarray:
             [(path, str(error.strerror))],
         ) from error
     if not content or len(content) % (4 * POINT_NUMBERS):
-        fault = f"{len(content)} bytes are no whole number of points"
+        fault = f"{len(content)} bytes are not a whole number of points"
         raise ImagesBroken(f"{Path(dataroot) / path}: {fault}. {advice}", [(path, fault)])
     return np.frombuffer(content, dtype=np.float32).reshape(-1, POINT_NUMBERS)[:, :3]
 

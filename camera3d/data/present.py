@@ -35,7 +35,7 @@ def inputs_present(read: Collection[str], index: NuScenesIndex) -> dict[str, boo
             f"{len(lacking)} of the {len(index.scene_rows)} scenes of split {index.split!r} ({index.version})"
             f" lack the messages of the CAN bus expansion, which the detector reads, and others have them:\n"
             f"{shown(lacking)}\n"
-            "Unpack can_bus.zip into the dataroot again, leave these scenes out (--scenes), or take the"
-            " can_bus folder away to run on zeros everywhere."
+            "Unpack can_bus.zip into the dataroot again, leave these scenes out (--scenes), or remove the"
+            " can_bus folder to run on zeros everywhere."
         )
     return {CAN_BUS: bool(having)}

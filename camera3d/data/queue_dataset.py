@@ -17,6 +17,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from camera3d.boxes import move_boxes
+from camera3d.data.augmentation import Augmentation, Drawn, ImageDraw, Moves
 from camera3d.data.can_bus import relative_can_bus
 from camera3d.data.coco.frames import SIZES
 from camera3d.data.images import ImagePipeline
@@ -28,8 +30,12 @@ from camera3d.errors import ConfigInvalid
 
 MAX_REDRAWS = 10_000
 INPUT_NAMES = ("images", "lidar2img", "can_bus", "has_prev")
+# The frame of the BEV map against the ego frame: what augmentation moves a detector that reads it by.
+BEV_TRANSFORM = "bev_transform"
 # What detectors may ask for besides.
-EXTRA_INPUT_NAMES = (*RIG_NAMES, LIDAR_DEPTH)
+EXTRA_INPUT_NAMES = (*RIG_NAMES, BEV_TRANSFORM, LIDAR_DEPTH)
+# What an item of an augmented sample holds besides: see Moves.
+MOVES = "moves"
 UNKNOWN_VELOCITIES = ("zero", "nan")
 
 
@@ -41,6 +47,11 @@ class NuScenesQueueDataset(Dataset):
     before, as a detector meets them on the road. Rows count through the whole index as in the official code:
     rows below 0 become row 0, and a frame whose predecessor in the queue is of another scene starts anew
     (`has_prev` false, no motion).
+
+    Augmentation moves all frames of an item alike, and all that goes with them: images, matrices, the LiDAR's
+    depth, ground truth. On the ground it moves the ego frame for a detector that reads `bev_transform`:
+    `lidar2ego` then leads to the moved frame, and what is given in the LiDAR frame stays. For any other it
+    moves the LiDAR frame itself, with `lidar2img` and the boxes. `moves` of an item says by what.
 
     Args:
         index: the split; no devkit behind it.
@@ -55,6 +66,7 @@ class NuScenesQueueDataset(Dataset):
         distort: photometric distortion, drawn anew for each image of each frame.
         filter_empty_gt: replace a queue with a frame without ground truth by a random other one.
         extra_inputs: of EXTRA_INPUT_NAMES, what items hold besides; `lidar_depth` reads LIDAR_TOP's sweeps.
+        augmentation: what a sample is moved by; None: nothing is.
         unknown_velocity: what stands for a velocity that cannot be estimated: `zero`, as in most official
             trainings, or `nan`, for losses that leave it out.
         seed: with the epoch and the row it fixes every draw, whatever the number of workers.
@@ -77,6 +89,7 @@ class NuScenesQueueDataset(Dataset):
         distort: bool = True,
         filter_empty_gt: bool = True,
         extra_inputs: Sequence[str] = (),
+        augmentation: Augmentation | None = None,
         unknown_velocity: str = "zero",
         seed: int = 0,
         transforms: Sequence[Callable[[dict[str, object]], dict[str, object]]] = (),
@@ -88,6 +101,7 @@ class NuScenesQueueDataset(Dataset):
         self.queue_length, self.distort, self.seed = queue_length, distort, seed
         self.drop_history_frame, self.filter_empty_gt = drop_history_frame, filter_empty_gt
         self.extra_inputs, self.unknown_velocity = tuple(extra_inputs), unknown_velocity
+        self.augmentation = augmentation
         self._check_options()
         # Shared memory: workers that live through several epochs see the new number too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -122,23 +136,31 @@ class NuScenesQueueDataset(Dataset):
         """
         row = range(len(self))[row]
         rng = self._draws(row)
-        return self._item(self._draw_queue(row, rng), None, rng)
+        return self._item(self._draw_queue(row, rng), None, rng, self._augmented(row))
 
     def _draws(self, row: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, int(self._epoch[0]), row])
 
+    def _augmented(self, row: int) -> Drawn:
+        if self.augmentation is None:
+            return Drawn(None, None)
+        return self.augmentation.draw((self.seed, int(self._epoch[0]), row), len(self.index.camera_names))
+
     def _item(
-        self, rows: Sequence[int], previous: Frame | None, rng: np.random.Generator
+        self, rows: Sequence[int], previous: Frame | None, rng: np.random.Generator, drawn: Drawn
     ) -> dict[str, object]:
         """The item of these frames, the first of which comes after `previous`."""
         frames = [self.index.frame(row) for row in rows]
+        moves = self._moves(frames[-1], drawn)
+        to_still = np.linalg.inv(moves.lidar.numpy())
         images, lidar2img, can_bus, has_prev = [], [], [], []
         for frame in frames:
-            prepared, projection = self.pipeline.load(frame, self.dataroot, rng if self.distort else None)
+            colours = rng if self.distort else None
+            prepared, projection = self.pipeline.load(frame, self.dataroot, colours, drawn.images)
             if previous is not None and previous.scene_token != frame.scene_token:
                 previous = None
             images.append(prepared)
-            lidar2img.append(projection)
+            lidar2img.append(projection @ to_still)
             can_bus.append(relative_can_bus(frame, previous))
             has_prev.append(previous is not None)
             previous = frame
@@ -147,24 +169,49 @@ class NuScenesQueueDataset(Dataset):
             "lidar2img": torch.from_numpy(np.stack(lidar2img).astype(np.float32)),
             "can_bus": torch.from_numpy(np.stack(can_bus).astype(np.float32)),
             "has_prev": torch.tensor(has_prev),
-            "data_samples": self.data_sample(rows[-1]),
+            "data_samples": self.data_sample(rows[-1], moves.lidar),
         }
-        item |= self._extra_inputs(frames)
+        item |= self._extra_inputs(frames, drawn.images, moves.bev.numpy())
+        if self.augmentation is not None:
+            item[MOVES] = moves
         for transform in self.transforms:
             item = transform(item)
         return item
+
+    def _moves(self, frame: Frame, drawn: Drawn) -> Moves:
+        still = np.linalg.inv(self.pipeline.image_transform(frame.image_hw))
+        cameras = len(frame.camera_to_ego)
+        if drawn.images is None:
+            images = np.tile(np.eye(4), (cameras, 1, 1))
+        else:
+            images = self.pipeline.image_transform(frame.image_hw, drawn.images) @ still
+        bev = np.eye(4) if drawn.bev is None else drawn.bev
+        lidar = np.eye(4) if BEV_TRANSFORM in self.extra_inputs else bev
+        return Moves(*map(torch.from_numpy, (images, lidar, bev)))
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, object]] | Failure:
         """The queues of a batch, as a DataLoader asks for them. In its worker, a Failure is returned."""
         return or_failure(lambda: [self[row] for row in rows])
 
-    def _extra_inputs(self, frames: Sequence[Frame]) -> dict[str, Tensor]:
-        """Matrices (T, …) float64 of all frames, and the depth (1, 6, H, W) of the last one alone."""
-        wanted = [name for name in self.extra_inputs if name != LIDAR_DEPTH]
-        rigs = [frame_rig(frame, self.pipeline) for frame in frames] if wanted else []
+    def _extra_inputs(
+        self, frames: Sequence[Frame], draws: Sequence[ImageDraw] | None, bev: np.ndarray
+    ) -> dict[str, Tensor]:
+        """Matrices (T, …) float64 of all frames, and the depth (1, 6, H, W) of the last one alone.
+
+        Args:
+            draws: what moved the images.
+            bev: (4, 4), what moved the BEV map's frame.
+        """
+        moves_ego = BEV_TRANSFORM in self.extra_inputs
+        wanted = [name for name in self.extra_inputs if name in RIG_NAMES]
+        rigs = [frame_rig(frame, self.pipeline, draws) for frame in frames] if wanted else []
         extra = {name: torch.from_numpy(np.stack([rig[name] for rig in rigs])) for name in wanted}
+        if moves_ego:
+            extra[BEV_TRANSFORM] = torch.from_numpy(np.stack([bev] * len(frames)))
+        if moves_ego and "lidar2ego" in extra:
+            extra["lidar2ego"] = extra[BEV_TRANSFORM] @ extra["lidar2ego"]
         if LIDAR_DEPTH in self.extra_inputs:
-            depth = lidar_depth(frames[-1], self.dataroot, self.pipeline)
+            depth = lidar_depth(frames[-1], self.dataroot, self.pipeline, draws)
             extra[LIDAR_DEPTH] = torch.from_numpy(depth)[None]
         return extra
 
@@ -173,11 +220,18 @@ class NuScenesQueueDataset(Dataset):
         kept = self._kept[self.index.annotation_rows(row)]
         return set(self._label_map[self.index.frame(row).gt_labels[kept]].tolist())
 
-    def data_sample(self, row: int) -> Det3DDataSample:
-        """What is known about frame `row` and its filtered ground truth; reads no image."""
+    def data_sample(self, row: int, lidar_move: Tensor | None = None) -> Det3DDataSample:
+        """What is known about frame `row` and its filtered ground truth; reads no image.
+
+        Args:
+            lidar_move: (4, 4), moves the boxes before they are filtered; None leaves them.
+        """
         frame, at = self.index.frame(row), self.index.annotation_rows(row)
-        kept = self._kept[at]
-        boxes = frame.gt_boxes[kept].astype(np.float32)
+        boxes, kept = frame.gt_boxes, self._kept[at]
+        if lidar_move is not None and not torch.equal(lidar_move, torch.eye(4).to(lidar_move)):
+            boxes = move_boxes(torch.tensor(boxes), lidar_move).numpy()
+            kept = self._keep(boxes, frame.gt_labels, self.index.columns["valid"][at])
+        boxes = boxes[kept].astype(np.float32)
         if self.unknown_velocity == "zero":
             boxes = np.nan_to_num(boxes, nan=0.0)
         ground_truth = InstanceData(

@@ -8,8 +8,11 @@ fired.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from camera3d.data.augmentation import ImageDraw
 from camera3d.data.images import ImagePipeline
 from camera3d.data.index import Frame
 from camera3d.geometry import Float64, invert_rigid, rigid_transform
@@ -29,8 +32,10 @@ def mean_pose(poses: Float64) -> Float64:
     return np.concatenate((poses[:, :3], poses[:, 3:] * signs[:, None]), axis=1).mean(axis=0)
 
 
-def frame_rig(frame: Frame, pipeline: ImagePipeline) -> dict[str, Float64]:
-    """The matrices of RIG_NAMES, float64.
+def frame_rig(
+    frame: Frame, pipeline: ImagePipeline, draws: Sequence[ImageDraw] | None = None
+) -> dict[str, Float64]:
+    """The matrices of RIG_NAMES, float64; of images that `draws` moved, see ImagePipeline.
 
     `image_transform` (6, 4, 4): (u, v, depth, 1) of the full picture to the network's input.
     `intrinsics` (6, 4, 4): of the full picture, in the upper left.
@@ -42,8 +47,9 @@ def frame_rig(frame: Frame, pipeline: ImagePipeline) -> dict[str, Float64]:
     intrinsics[:, :3, :3] = frame.intrinsics
     ego2global = pose_matrix(mean_pose(frame.camera_ego_to_global))
     lidar2global = frame.ego_pose @ pose_matrix(frame.lidar_to_ego)
+    to_input = pipeline.image_transform(frame.image_hw, draws)
     return {
-        "image_transform": np.tile(pipeline.image_transform(frame.image_hw), (cameras, 1, 1)),
+        "image_transform": np.broadcast_to(to_input, (cameras, 4, 4)).copy(),
         "intrinsics": intrinsics,
         "cam2ego": pose_matrix(frame.camera_to_ego),
         "cam_ego2global": pose_matrix(frame.camera_ego_to_global),

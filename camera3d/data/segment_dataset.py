@@ -22,9 +22,9 @@ class SegmentFrame(NamedTuple):
 class NuScenesSegmentDataset(NuScenesQueueDataset):
     """Frames of an index, each with its motion since the frame before, in queues of one.
 
-    All frames that share a history share its photometric distortion too, drawn for each camera: a scene whose
-    colours jump from frame to frame is none that a detector meets. Frames without ground truth are kept: the
-    next ones need their state.
+    All frames that share a history share its photometric distortion and its augmentation too, drawn for each
+    camera: a scene whose colours jump from frame to frame is none that a detector meets. Frames without
+    ground truth are kept: the next ones need their state.
 
     Args:
         options: of NuScenesQueueDataset, but for those of a queue.
@@ -40,4 +40,4 @@ class NuScenesSegmentDataset(NuScenesQueueDataset):
         """
         previous = self.index.frame(asked.row - 1) if asked.row > asked.first else None
         # The same draws for every frame of a history: they do not depend on what is in an image.
-        return self._item([asked.row], previous, self._draws(asked.first))
+        return self._item([asked.row], previous, self._draws(asked.first), self._augmented(asked.first))

@@ -67,12 +67,12 @@ def _custom_splits(path: Path) -> dict[str, list[str]]:
     try:
         custom = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SplitMismatch(f"{path} is not JSON: {error}. Mend it or take it away.") from error
+        raise SplitMismatch(f"{path} is not JSON: {error}. Repair it or remove it.") from error
     if not isinstance(custom, dict):
         raise SplitMismatch(
             f"{path} holds no object of split names. Write {{'my_split': ['scene-0001', ...]}}."
         )
     for name, scenes in custom.items():
         if not isinstance(scenes, list) or not all(isinstance(scene, str) for scene in scenes):
-            raise SplitMismatch(f"{path}: split {name!r} is not a list of scene names. Mend that entry.")
+            raise SplitMismatch(f"{path}: split {name!r} is not a list of scene names. Correct that entry.")
     return custom

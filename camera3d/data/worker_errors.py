@@ -20,14 +20,14 @@ from camera3d.errors import DataWorkerDied
 
 Item = TypeVar("Item")
 _WAY_OUT = (
-    "For want of memory that happens most often: give fewer --workers, and look at the system's log and at"
+    "Most often there was too little memory: give fewer --workers, and look at the system's log and at"
     " /dev/shm."
 )
 _DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w[\w ]*))?")
 
 
 class _InWorker(Exception):
-    """A worker's traceback, for who is shown the whole chain."""
+    """A worker's traceback, for whoever is shown the whole chain."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import camera3d.detectors.bevdepth.detector
 import camera3d.detectors.bevformer.detector
 import camera3d.detectors.detr3d.detector
 import camera3d.detectors.image2d.detector
+import camera3d.detectors.query_based.distillation_head
 import camera3d.layers.deform_conv  # noqa: F401  registers the deformable convolution
 from camera3d.config_check import check_config
 from camera3d.config_files import find_config
@@ -90,6 +91,10 @@ def build_detector(config: str | Path | Config) -> Detector:
     parts = copy.deepcopy(config.model)
     try:
         return MODELS.build(parts).eval()
+    except ConfigInvalid as error:
+        raise ConfigInvalid(
+            f"config {config.filename or ''}: {kind} cannot be built from its `model`: {error}"
+        ) from error
     except REFUSALS as error:
         # Nobody sees the traceback: say where it was.
         place = traceback.extract_tb(error.__traceback__)[-1]

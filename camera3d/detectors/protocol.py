@@ -116,7 +116,7 @@ class Detector(Protocol):
         box_kind: what its boxes are: BOXES_3D or BOXES_2D of camera3d.boxes.
         inputs: names of the tensors of a frame that `encode` reads, see camera3d.data.streaming.
         training_inputs: of a frame, what `training_outputs` and `streamed_outputs` read besides, such as
-            `lidar_depth`.
+            `lidar_depth`, or `bev_transform`, which moves an ego frame under augmentation.
         numerics_version: goes up when the golden outputs change.
         has_state: whether `encode` returns a state; false where every frame is seen by itself.
         history: how a training step sees the frames before; the training sets it.

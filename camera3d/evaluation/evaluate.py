@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +38,7 @@ def evaluate_detector(
     workers: int = 2,
     autocast_dtype: torch.dtype | None = None,
     progress: bool = True,
+    watch: Callable[[str, Detections], None] | None = None,
 ) -> Metrics | CocoMetrics:
     """Predict a split and score it. Every module is afterwards in the mode it was in.
 
@@ -51,10 +52,11 @@ def evaluate_detector(
             None: nowhere.
         workers: processes that read images ahead, for each process.
         autocast_dtype: see `predict_split`.
+        watch: called in the first process with every sample token and what was detected there.
 
     Raises:
         ConfigInvalid: the index is of another version or split.
-        ResultsUnwritable: nothing can be written to `out_dir`; before anything is predicted.
+        ResultsUnwritable: the results do not fit into `out_dir`; before anything is predicted.
         OutputsNotFinite: the detector predicts NaN.
         Camera3DError: from the images, the dataset and `score`.
     """
@@ -67,7 +69,8 @@ def evaluate_detector(
     if evaluate_found is evaluate_detections:
         check_class_names(detector.class_names)
     with all_ranks() as ranks:
-        if (refusal := ranks.from_first(_refusal(out_dir) if ranks.rank == 0 else None)) is not None:
+        refusal = ranks.from_first(_refusal(out_dir, index) if ranks.rank == 0 else None)
+        if refusal is not None:
             raise refusal
         n_samples = {scene.name: scene.stop - scene.first for scene in index.scene_rows}
         part = index.select(scenes_of_part(n_samples, ranks.rank, ranks.world_size))
@@ -91,7 +94,7 @@ def evaluate_detector(
         outcome = None
         if gathered is not None:
             try:
-                detections = _in_order(index, gathered)
+                detections = _watched(_in_order(index, gathered), watch)
                 outcome = evaluate_found(
                     detections, detector.class_names, dataroot, version=version, split=split, out_dir=out_dir
                 )
@@ -121,7 +124,7 @@ def evaluate_detections(
         nusc: the version's devkit database, when it is loaded already.
 
     Raises:
-        ResultsInvalid: a class or a number that cannot be; and what `score` raises.
+        ResultsInvalid: a class or a number that cannot be; and what `score` and `check_writable` raise.
     """
     check_class_names(class_names)
     nusc = nusc or open_nuscenes(dataroot, version)
@@ -147,11 +150,10 @@ def poses_of(nusc: NuScenes, sample_token: str) -> dict[str, Pose]:
     }
 
 
-def _refusal(out_dir: str | Path | None) -> Camera3DError | None:
+def _refusal(out_dir: str | Path | None, index: SplitIndex) -> Camera3DError | None:
     """Why results cannot be written, if so."""
     try:
-        if out_dir is not None:
-            check_writable(out_dir)
+        check_writable(out_dir, len(index))
     except Camera3DError as error:
         return error
     return None
@@ -166,6 +168,15 @@ def _in_order(index: SplitIndex, gathered: list) -> Iterator[tuple[str, Detectio
     return ((frame_token, by_token[frame_token]) for frame_token in _tokens(index))
 
 
+def _watched(
+    detections: Iterable[tuple[str, Detections]], watch: Callable[[str, Detections], None] | None
+) -> Iterator[tuple[str, Detections]]:
+    for token, found in detections:
+        if watch is not None:
+            watch(token, found)
+        yield token, found
+
+
 def _tokens(index: SplitIndex) -> Iterator[str]:
     return (token.decode() for token in index.columns["sample_token"].tolist())
 
@@ -175,5 +186,6 @@ def _folder(out_dir: str | Path | None) -> Iterator[Path]:
     if out_dir is not None:
         yield Path(out_dir)
         return
+    check_writable(None)
     with tempfile.TemporaryDirectory(prefix="nuscenes-results-") as folder:
         yield Path(folder)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nuscenes.eval.common.data_classes import EvalBoxes
@@ -17,6 +20,9 @@ from camera3d.files import replaced
 
 RESULTS_NAME, METRICS_NAME, SUMMARY_NAME = "results_nusc.json", "metrics.json", "metrics_summary.json"
 CURVES_NAME = "precision_recall.json"
+SAMPLE_NBYTES = 100_000  # of a sample with 300 boxes
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAKE_ROOM = "Make room, or give another folder for the results (--out)."
 META: Mapping[str, bool] = {
     "use_camera": True,
     "use_lidar": False,
@@ -31,8 +37,10 @@ def write_results(path: str | Path, samples: Iterable[tuple[str, list[dict]]]) -
 
     Args:
         samples: sample token and boxes of `submission_boxes`, each token once.
+
+    Raises ResultsUnwritable when the disk does not take it.
     """
-    with replaced(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with result_file(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(META)}, "results": {{')
         for number, (sample_token, boxes) in enumerate(samples):
             file.write(",\n" if number else "\n")
@@ -41,17 +49,39 @@ def write_results(path: str | Path, samples: Iterable[tuple[str, list[dict]]]) -
     return Path(path)
 
 
-def check_writable(out_dir: str | Path) -> None:
-    """Raise ResultsUnwritable when results cannot be written to a folder. It is made when it is not there."""
-    folder = Path(out_dir)
+@contextmanager
+def result_file(path: Path) -> Iterator[Path]:
+    """As `replaced`, for a file of results. Raises ResultsUnwritable when the disk does not take it."""
     try:
+        with replaced(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise ResultsUnwritable(f"{path} cannot be written: {error.strerror}. {_way_out(error)}") from error
+
+
+def check_writable(out_dir: str | Path | None, n_samples: int = 0) -> None:
+    """Raise ResultsUnwritable when a folder cannot take the results of this many samples.
+
+    Args:
+        out_dir: is made when it is not there; None for the system's temporary files.
+    """
+    try:
+        folder = Path(tempfile.gettempdir() if out_dir is None else out_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"results")
+        free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
+        where = "a folder for temporary files" if out_dir is None else out_dir
         raise ResultsUnwritable(
-            f"nothing can be written to {out_dir}: {error.strerror}. Give another folder for the results."
+            f"nothing can be written to {where}: {error.strerror}. {_way_out(error)}"
         ) from error
+    needed_bytes = n_samples * SAMPLE_NBYTES
+    if free_bytes < needed_bytes:
+        raise ResultsUnwritable(
+            f"the results of {n_samples:,} samples take up to {needed_bytes / 1e6:,.1f} MB, and {folder} has"
+            f" {free_bytes / 1e6:,.1f} MB free. {_MAKE_ROOM}"
+        )
     taken = [
         name for name in (RESULTS_NAME, METRICS_NAME, SUMMARY_NAME, CURVES_NAME) if (folder / name).is_dir()
     ]
@@ -60,6 +90,10 @@ def check_writable(out_dir: str | Path) -> None:
             f"{', '.join(str(folder / name) for name in taken)}: a folder where a file is to be written. Move"
             " it away, or give another folder for the results."
         )
+
+
+def _way_out(error: OSError) -> str:
+    return _MAKE_ROOM if error.errno in _FULL else "Give another folder for the results (--out)."
 
 
 def read_results(path: str | Path) -> tuple[dict[str, list[dict]], dict]:
@@ -74,7 +108,7 @@ def read_results(path: str | Path) -> tuple[dict[str, list[dict]], dict]:
     except FileNotFoundError:
         raise ResultsInvalid(f"no results JSON {path}") from None
     except (OSError, ValueError) as error:
-        raise ResultsInvalid(f"{path} is no results JSON: {error}") from error
+        raise ResultsInvalid(f"{path} is not a results JSON: {error}") from error
     for key in ("results", "meta"):
         if not isinstance(raw, dict) or not isinstance(raw.get(key), dict):
             raise ResultsInvalid(

@@ -33,9 +33,9 @@ from camera3d.evaluation.results_file import (
     check_coverage,
     eval_boxes,
     read_results,
+    result_file,
 )
 from camera3d.evaluation.submission import EVAL_CONFIG
-from camera3d.files import replaced
 
 
 class DetectionEvaluation(DetectionEval):
@@ -79,6 +79,7 @@ def score(
         DatasetNotFound, SplitMismatch: from the dataset.
         ResultsInvalid, ResultsIncomplete: the file is not in the official format, or lacks samples.
         NothingToScore: the split has no annotations.
+        ResultsUnwritable: the disk does not take a file.
     """
     if nusc is None:
         check_dataroot(dataroot, version)
@@ -110,7 +111,7 @@ def score(
         official = json.dumps({**found.serialize(), "meta": meta}, indent=2)
         curves = json.dumps(precision_recall(details), allow_nan=False)
         for name, text in ((METRICS_NAME, ours), (SUMMARY_NAME, official), (CURVES_NAME, curves)):
-            with replaced(Path(out_dir) / name) as temporary:
+            with result_file(Path(out_dir) / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     return metrics
 

@@ -55,4 +55,4 @@ param_scheduler = [
 train_cfg = dict(max_epochs=4, val_interval=4)
 train_dataloader = dict(batch_size=2, num_workers=1)
 auto_scale_lr = dict(base_batch_size=2)
-checkpoint_interval = 100  # steps: a stopped demo goes on from there
+checkpoint_interval = 100  # steps: a stopped demo continues from there

@@ -1,4 +1,4 @@
-"""Write the golden stores beside this file, one for each profile of the schema version.
+"""Write the golden stores beside this file: one for each profile of the schema version, and one with a layer.
 
 A change of the format gets a new schema version and new stores: remove the old ones, then
 
@@ -6,17 +6,22 @@ A change of the format gets a new schema version and new stores: remove the old 
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from cache_schema.array_spec import DETECTION, QUERY
 from cache_schema.detections import DETECTION_ARRAYS, detection_arrays
+from cache_schema.layers import begin_layer
+from cache_schema.reader import TargetReader
 from cache_schema.spec import (
     SCHEMA_VERSION,
     ArraySpec,
     DatasetFacts,
     FocalFacts,
     InputFacts,
+    LayerFacts,
     NumericsFacts,
     OutputFacts,
     StoreSpec,
@@ -25,6 +30,7 @@ from cache_schema.spec import (
 from cache_schema.writer import StoreWriter
 
 PROFILES = ("exact", "compact", "focal")
+LAYERED, LAYER = "layered", "head"
 SCENE = "scene-0061"
 SAMPLES = [("token-a", 1_532_402_927_000_000), ("token-b", 1_532_402_927_500_000)]
 PLACES = {
@@ -137,6 +143,28 @@ def write_golden_store(path: Path, profile: str) -> None:
     writer.seal()
 
 
+def write_golden_layer(store: Path) -> None:
+    """A finished layer of a finished store: other queries of the same samples."""
+    spec = golden_spec("focal")
+    spec = replace(
+        spec,
+        arrays=tuple(array for array in spec.arrays if array.role in (QUERY, DETECTION)),
+        teacher=replace(spec.teacher, detector="Golden head", config={"type": "Golden head"}),
+        focal=replace(spec.focal, background_block=1, areas={"at_most": 300}),
+        layer=LayerFacts(store_digest=TargetReader(store).digest, reads="bev_feats"),
+    )
+    writer = begin_layer(store, LAYER, spec, {SCENE: len(SAMPLES)})
+    writer.write_teacher_head(
+        {name: np.negative(values, out=np.empty_like(values)) for name, values in HEAD.items()}
+    )
+    with writer.scene(SCENE, "scene-token", SAMPLES) as scene:
+        for row, (token, _) in enumerate(SAMPLES):
+            values = golden_values(golden_spec("focal"), 1 - row)
+            own = {array.name: values[array.name] for array in spec.arrays}
+            scene.append(token, own, areas={}, confident=golden_areas(row)["confident"])
+    writer.seal()
+
+
 def store_name(profile: str) -> str:
     """Name of a golden store's folder."""
     return f"store-v{SCHEMA_VERSION}-{profile}"
@@ -145,3 +173,6 @@ def store_name(profile: str) -> str:
 if __name__ == "__main__":
     for name in PROFILES:
         write_golden_store(Path(sys.argv[1]) / store_name(name), name)
+    layered = Path(sys.argv[1]) / store_name(LAYERED)
+    write_golden_store(layered, "exact")
+    write_golden_layer(layered)

@@ -12,7 +12,7 @@ import distillation_gain
 import pytest
 from distillation_gain import Training, chosen, parse, trainings
 from gain_records import Estimate, Record, RecordInvalid, Records, digest_of, gain, step_table, table
-from gain_rows import ALONE, CONFIGS, FD3D, STREAMED, history_names, reference, rows, steps
+from gain_rows import ALONE, CONFIGS, FD3D, STREAMED, TRAINED_HEAD, history_names, reference, rows, steps
 from mmengine.config import Config
 
 from demo.stages import BATCH_SIZE, schedule
@@ -131,6 +131,14 @@ def test_a_default_of_the_code_counts_as_if_it_were_written_down(teacher):
     weight = row.resolved({})["distiller"]["terms"]["focal"]["weight"]
     written = replace(row, overrides={**row.overrides, "distiller.terms.focal.weight": weight})
     assert Training(written, "short", teacher).digest == Training(row, "short", teacher).digest
+
+
+def test_what_the_head_of_a_layer_learns_counts(teacher, monkeypatch):
+    row = BY_NAME[TRAINED_HEAD]
+    before = Training(row, "long", teacher).digest
+    assert Training(BY_NAME[FD3D], "long", teacher).digest != before
+    monkeypatch.setattr(type(row), "resolved_head", lambda self: {"model": "another"})
+    assert Training(row, "long", teacher).digest != before
 
 
 def test_the_student_alone_does_not_depend_on_the_teacher(teacher, tmp_path):
@@ -275,4 +283,5 @@ def test_a_missing_teacher_is_named(tmp_path, capsys):
 
 
 def test_the_configs_are_there():
-    assert {row.config for row in rows()} <= {file.name for file in CONFIGS.glob("*.py")}
+    named = {row.config for row in rows()} | {row.head for row in rows() if row.head is not None}
+    assert named <= {file.name for file in CONFIGS.glob("*.py")}

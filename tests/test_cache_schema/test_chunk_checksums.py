@@ -108,7 +108,7 @@ def test_samples_that_change_places_are_noticed(array):
     assert not np.array_equal(*read_zarr(folder))
     for token in ("scene-0001-token0", "scene-0001-token1"):
         for test in (True, "first", False):
-            with pytest.raises(Corrupt, match=f"sample {token}.* is recorded"):
+            with pytest.raises(Corrupt, match=f"sample {token}.* the record says"):
                 TargetReader(store, verify_checksums=test).read(token, [folder.name])
     assert len(verify(store).faults) == 2
 

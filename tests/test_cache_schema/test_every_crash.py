@@ -35,8 +35,8 @@ def write_all(path):
     writer.seal()
 
 
-def dies_at(path, step):
-    """Run `write_all` in a process that kills itself before its disk operation number `step`.
+def dies_at(path, step, write=write_all):
+    """Run `write` in a process that kills itself before its disk operation number `step`.
 
     Returns whether it died; it does not when there are fewer operations.
     """
@@ -53,7 +53,7 @@ def dies_at(path, step):
 
             setattr(os, name, counted)
         try:
-            write_all(path)
+            write(path)
             os._exit(0)
         finally:
             os._exit(1)

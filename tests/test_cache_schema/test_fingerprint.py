@@ -8,9 +8,9 @@ from store_cases import SMALL_ARRAYS, small_spec
 
 from cache_schema.errors import FingerprintMismatch, SpecInvalid
 from cache_schema.fingerprint import NOT_COMPARED, PARTS, difference, digest, fingerprint
-from cache_schema.spec import FocalFacts, StoreSpec
+from cache_schema.spec import FocalFacts, LayerFacts, StoreSpec
 
-SPEC = small_spec()
+SPEC = replace(small_spec(), layer=LayerFacts(store_digest="ab" * 32, reads="bev_feats"))
 OTHER_FACTS = {
     "checkpoint": {"teacher": {"checkpoint_sha256": "9a" * 32}},
     "trained": {"teacher": {"trained": False, "checkpoint_sha256": None, "random_seed": 3}},
@@ -38,6 +38,8 @@ OTHER_FACTS = {
     "profile": {"profile": "compact"},
     "focal": {"profile": "focal", "focal": {"min_score": 0.2, "background_block": 4, "areas": {}}},
     "arrays": {"arrays": [array.to_dict() for array in SMALL_ARRAYS[:2]]},
+    "layer of": {"layer": {"store_digest": "cd" * 32}},
+    "layer reads": {"layer": {"reads": "bev_lifted"}},
     "schema version": {"schema_version": 1},
 }
 
@@ -69,6 +71,13 @@ def test_every_fact_is_a_part_or_says_why_not():
     assert facts == set(PARTS.values()) | NOT_COMPARED
 
 
+def test_a_store_that_is_no_layer_says_nothing_of_layers():
+    store = small_spec()
+    assert "layer" not in store.to_dict()
+    assert not {"layer of", "layer reads"} & set(fingerprint(store))
+    assert {problem.where for problem in difference(SPEC, store)} == {"layer of", "layer reads"}
+
+
 def test_what_changes_no_number_does_not_count():
     renamed = replace(SPEC, teacher=replace(SPEC.teacher, detector="My Toy"), written_by="focalcache 9.9.9")
     assert digest(renamed) == digest(SPEC)
@@ -76,7 +85,7 @@ def test_what_changes_no_number_does_not_count():
 
 
 def test_fingerprint_is_the_same_for_ever():
-    spec = replace(SPEC, arrays=SMALL_ARRAYS[2:])
+    spec = replace(SPEC, arrays=SMALL_ARRAYS[2:], layer=None)
     assert digest(spec) == "828a8eefe07034252b8895a4aabd17bc6de432081c3d2088ee1c2c0b8fb5e7a6"
     assert set(map(len, fingerprint(spec).values())) == {64}
 

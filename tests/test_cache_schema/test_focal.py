@@ -163,9 +163,9 @@ def test_focal_facts_belong_to_focal_only():
 def test_several_chunks_and_shards_read_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(zarr_metadata, "MAX_SHARD_NBYTES", 500)
     monkeypatch.setattr("cache_schema.profiles.encoding.RAGGED_CHUNK_NBYTES", 12)
-    zarr_metadata.array_document.cache_clear()
+    zarr_metadata.array_metadata.cache_clear()
     path = profile_store(tmp_path / "teacher.zarr", "focal", n_samples=5)
-    zarr_metadata.array_document.cache_clear()
+    zarr_metadata.array_metadata.cache_clear()
     reader = TargetReader(path)
     group = zarr.open_group(path / "scenes" / "scene-1", mode="r")
     assert group["pv_feats_0_cells"].chunks == (1, 4, 3)

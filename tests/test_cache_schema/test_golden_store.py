@@ -14,6 +14,7 @@ import zarr
 from cache_schema import codec
 from cache_schema.errors import SchemaTooNew, SchemaTooOld
 from cache_schema.fields import canonical_json
+from cache_schema.layers import open_layer
 from cache_schema.profiles.compact import float_maps
 from cache_schema.reader import TargetReader
 from cache_schema.seal import read_seal
@@ -23,7 +24,14 @@ from cache_schema.writer import StoreWriter
 GOLDEN = Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
 
-from make_stores import PROFILES, store_name, write_golden_store  # noqa: E402
+from make_stores import (  # noqa: E402
+    LAYER,
+    LAYERED,
+    PROFILES,
+    store_name,
+    write_golden_layer,
+    write_golden_store,
+)
 
 # The BEV map of sample "token-a" as the teacher gave it; the channel's last rows are left out here.
 BEV_ROWS = [[-2.75, -1.0, 0.75, 2.5, -1.5], [0.25, 2.0, -2.0, -0.25, 1.5]]
@@ -44,6 +52,26 @@ def test_todays_writer_makes_the_same_bytes(tmp_path, profile):
     ours, golden_files = contents(tmp_path / "store"), contents(golden(profile))
     assert sorted(ours) == sorted(golden_files)
     assert [path for path in ours if ours[path] != golden_files[path]] == []
+
+
+def test_a_layer_has_the_same_bytes_and_its_store_those_without_one(tmp_path):
+    write_golden_store(tmp_path / "store", "exact")
+    write_golden_layer(tmp_path / "store")
+    golden_files = contents(golden(LAYERED))
+    assert contents(tmp_path / "store") == golden_files
+    own = {path: data for path, data in golden_files.items() if not path.startswith("layers/")}
+    assert own == contents(golden("exact"))
+
+
+def test_what_a_layer_holds():
+    store = TargetReader(golden(LAYERED))
+    layer = open_layer(store, LAYER)
+    assert layer.spec.layer.store_digest == store.digest
+    assert layer.spec.layer.reads == "bev_feats"
+    sample = layer.read_focal("token-a")
+    assert sample.query_index.tolist() == [1, 3]
+    assert sample.queries["query_logits"].tolist() == [[[2.0, -2.0], [-2.5, -0.75]]]
+    assert layer.read_teacher_head()["scale"] == -3.0
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -96,7 +96,7 @@ def test_damage_is_found_and_repaired(
     for path, (_, words) in DAMAGES.items():
         assert words in said[path]
     assert said["notes.txt"] == said["scenes/notes.txt"] == "does not belong there"
-    assert said["scenes/scene-0003"] == "is no scene of the store's plan"
+    assert said["scenes/scene-0003"] == "is not a scene of the store's plan"
     parts = ("scenes/scene-0001", "scenes/scene-0002", "teacher_head")
     assert f"taken out: sealed.json, {', '.join(parts)}\n" in text
     assert not any((root / part).is_dir() for part in parts)

@@ -48,7 +48,7 @@ def test_arrays_are_those_of_the_dump(name):
 
 def test_a_distillation_is_sent_to_its_teacher():
     config = CONFIGS / "distill/bevformer_base_to_small_fd3d.py"
-    with pytest.raises(CacheError, match=r"is of a distillation .* give .*configs/teacher/bevformer_base.py"):
+    with pytest.raises(CacheError, match=r"is for a distillation.* give .*configs/teacher/bevformer_base.py"):
         planned_arrays(config, ("bev",))
 
 

@@ -129,7 +129,7 @@ def test_no_store_is_begun_around_things_of_the_user(tmp_path):
     with pytest.raises(AlreadyPublished, match="scenes/mine"):
         StoreWriter.create(tmp_path / "new.zarr", small_spec(), planned=SCENES)
     (tmp_path / "file.zarr").write_text("?")
-    with pytest.raises(AlreadyPublished, match="no folder"):
+    with pytest.raises(AlreadyPublished, match="not a folder"):
         StoreWriter.create(tmp_path / "file.zarr", small_spec(), planned=SCENES)
 
 

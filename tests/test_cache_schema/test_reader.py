@@ -71,7 +71,7 @@ def test_no_store(tmp_path):
         TargetReader(tmp_path / "nowhere.zarr")
     (tmp_path / "other.zarr").mkdir()
     (tmp_path / "other.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
-    with pytest.raises(StoreNotFound, match="no store of ours"):
+    with pytest.raises(StoreNotFound, match="not a store of FocalCache"):
         TargetReader(tmp_path / "other.zarr")
     path = small_store(tmp_path / "headless.zarr", {})
     with pytest.raises(StoreNotFound, match="no teacher head"):

@@ -44,9 +44,9 @@ def test_any_array_comes_back(tmp_path_factory, arrays, n_samples, shard_nbytes)
     path = tmp_path_factory.mktemp("store") / "teacher.zarr"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zarr_metadata, "MAX_SHARD_NBYTES", shard_nbytes)
-        zarr_metadata.array_document.cache_clear()
+        zarr_metadata.array_metadata.cache_clear()
         tokens = write_scene(StoreWriter.create(path, small_spec(arrays)), "scene-1", n_samples, arrays)
-        zarr_metadata.array_document.cache_clear()
+        zarr_metadata.array_metadata.cache_clear()
     reader = TargetReader(path)
     group = zarr.open_group(path / "scenes" / "scene-1", mode="r")
     for row, token in enumerate(tokens):
@@ -62,10 +62,10 @@ def test_any_array_comes_back(tmp_path_factory, arrays, n_samples, shard_nbytes)
 def sharded_scene(tmp_path, monkeypatch):
     """A scene of seven samples, whose query boxes lie in shards of two with the last one half empty."""
     monkeypatch.setattr(zarr_metadata, "MAX_SHARD_NBYTES", 5000)
-    zarr_metadata.array_document.cache_clear()
+    zarr_metadata.array_metadata.cache_clear()
     path = small_store(tmp_path / "teacher.zarr", {"scene-0001": 7})
     yield path / "scenes" / "scene-0001"
-    zarr_metadata.array_document.cache_clear()
+    zarr_metadata.array_metadata.cache_clear()
 
 
 def test_shards_are_few_and_equal(sharded_scene):

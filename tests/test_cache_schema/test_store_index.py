@@ -129,7 +129,7 @@ def test_a_signed_index_that_leads_to_another_sample(store):
     """The manifest has the last word on which sample is in a row."""
     data = (store / INDEX_NAME).read_bytes()
     reseal(store, data.replace(b"scene-0001-token0", b"scene-0001-token/", 1))
-    with pytest.raises(Corrupt, match=r"index\.bin says that sample scene-0001-token/ is where another"):
+    with pytest.raises(Corrupt, match=r"index\.bin puts sample scene-0001-token/ where another one is"):
         TargetReader(store)["scene-0001-token/"]
     faults = [fault.what for fault in verify(store).faults if fault.path == INDEX_NAME]
     assert "has other samples of scene scene-0001 than its manifest" in faults

@@ -100,7 +100,7 @@ def test_a_scene_under_another_name(store):
     found = {fault.path: fault.what for fault in verify(store).faults}
     assert found == {
         "scenes/scene-0001": "is gone",
-        "scenes/scene-0003": "is no scene of the store's plan",
+        "scenes/scene-0003": "is not a scene of the store's plan",
     }
 
 
@@ -127,7 +127,7 @@ def test_unfinished_is_no_fault_and_not_all_that_is_planned(tmp_path, capsys):
     (tmp_path / "s.zarr/.writing-scene-0002-00000000").mkdir()
     assert inspect_cache.main(["verify", str(tmp_path / "s.zarr")]) == 1
     out = capsys.readouterr().out
-    assert "not all was read: there is no scene-0002" in out
+    assert "not everything was read; missing: scene-0002" in out
     assert "faults" not in out
     assert "unfinished, 1 planned scene" in out
     assert "1 parts of dumps" in out

@@ -135,7 +135,7 @@ def test_scene_names_cannot_leave_the_store(writer, name):
 
 BAD_SAMPLES = {
     "none": ([], "at least one"),
-    "twice": ([("a", 1), ("b", 2), ("a", 3)], r"samples\[2\] .* no sample before"),
+    "twice": ([("a", 1), ("b", 2), ("a", 3)], r"samples\[2\] .* no earlier sample"),
     "backwards": ([("a", 5), ("b", 4)], r"samples\[1\] .* after 5; got 4"),
     "same time": ([("a", 5), ("b", 5)], r"samples\[1\] .* after 5"),
     "blank token": ([("", 5)], r"samples\[0\] .* token"),

@@ -229,11 +229,11 @@ class TestSwitches:
                 "heatmap": classes,
             }.items()
         }
-        assert detector.training_inputs == ("lidar_depth",)
+        assert detector.training_inputs == ("bev_transform", "lidar_depth")
         with pytest.raises(ConfigInvalid, match=r"lidar_depth=True.*depth_weight=0"):
             detector.detection_loss({**maps, **outputs}, [truth()])
         without = build_detector(shrunk_config(criterion={"depth_weight": 0.0}))
-        assert without.training_inputs == ()
+        assert without.training_inputs == ("bev_transform",)
         assert "loss_depth" not in without.detection_loss({**maps, **outputs}, [truth()])
 
 

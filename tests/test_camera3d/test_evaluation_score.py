@@ -339,7 +339,7 @@ def test_bad_boxes_are_refused(scored, truth, change, message):
 
 BAD_FILES = {
     "nothing": (None, "no results JSON"),
-    "cut off": ('{"meta": {}, "results": {', "is no results JSON"),
+    "cut off": ('{"meta": {}, "results": {', "is not a results JSON"),
     "a list": ("[]", "no object 'results'"),
     "no meta": ('{"results": {}}', "no object 'meta'"),
 }

@@ -81,6 +81,6 @@ def test_the_site_is_built_without_a_broken_link(tmp_path):
     assert (tmp_path / "site" / "results" / "profiles.html").is_file()
 
 
-@pytest.mark.parametrize("number", range(1, 14))
+@pytest.mark.parametrize("number", range(1, 16))
 def test_decisions_are_numbered_without_a_gap(number):
     assert len(list((ROOT / "docs" / "decisions").glob(f"{number:04}-*.md"))) == 1

@@ -89,4 +89,4 @@ def test_the_config_is_printed_without_data(tmp_path, capsys):
 
 def test_the_student_of_a_distillation_is_no_teacher(arguments, capsys):
     assert main(["distill/detr3d_r101_to_r50_fd3d.py", *arguments[1:]]) == 2
-    assert "a store is made by the teacher: give" in capsys.readouterr().err
+    assert "a store is made by its teacher: give" in capsys.readouterr().err

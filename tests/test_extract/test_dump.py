@@ -16,8 +16,8 @@ from cache_schema.wording import counted
 from cache_schema.writer import StoreWriter
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.detectors.builder import load_config
+from camera3d.fixed_numerics import DEFAULT_THREADS, fixed_numerics
 from extract import engine
-from extract.numerics import DEFAULT_THREADS, fixed_numerics
 from extract.run import DumpOptions, load_teacher
 
 

@@ -23,8 +23,8 @@ from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
+from camera3d.fixed_numerics import fixed_numerics
 from extract.dump_teacher import main
-from extract.numerics import fixed_numerics
 
 DATAROOT = os.environ.get("FOCALCACHE_NUSCENES_KEYFRAME")
 CONFIGS = Path(__file__).parents[2] / "configs"

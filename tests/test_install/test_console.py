@@ -22,7 +22,7 @@ def _own_argv(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["pytest"])
 
 
-@pytest.mark.parametrize("command", ["dump", "distil", "train", "evaluate", "inspect"])
+@pytest.mark.parametrize("command", ["dump", "distil", "head", "train", "evaluate", "inspect"])
 def test_usage_names_the_command(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

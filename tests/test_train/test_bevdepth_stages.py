@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
+from unittest import mock
 
-import bevdepth_cases
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import VERSION, write_ten_classes
+from bevdepth_stages import make_case
+from evaluation_cases import VERSION
 from mmengine.config import Config
 from train_cases import prepare, recorded_losses
 
@@ -18,12 +18,13 @@ from cache_schema import inspect_cache
 from cache_schema.reader import TargetReader
 from camera3d.boxes import move_boxes
 from camera3d.checkpoint import load_official
-from camera3d.data import ImagePipeline, StreamingFrames, load_or_build_index
+from camera3d.data import ImagePipeline, StreamingFrames
+from camera3d.data.augmentation import Augmentation, Drawn, bev_matrix
 from camera3d.detectors import build_detector
+from camera3d.detectors.bevdepth.rig import frustum_geometry
 from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area
 from camera3d.streaming import run_scene
-from extract.dump_teacher import main as dump
 from train.distill_from_cache import main as distil
 from train.distillers.areas import AreaOptions, heatmap, image_areas
 from train.engine.data import train_loader
@@ -31,67 +32,15 @@ from train.engine.run import DistillOptions
 from train.evaluate import main as evaluate
 from train.targets import TargetsUnfit
 
-ROOT = bevdepth_cases.ROOT
 pytestmark = [pytest.mark.filterwarnings("ignore:nuScenes v1"), pytest.mark.usefixtures("one_thread")]
-TERMS = {"pv_generation": {}, "pv_divergence": {}, "bev_generation": {}, "bev_heatmap": {}}
 RANGE_M = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
-
-
-def small_config() -> Config:
-    """ResNet-18 of 8 channels, 7 depth bins, 16×16 cells, two key frames."""
-    config = Config.fromfile(ROOT / "configs/student/bevdepth_r50_2key.py")
-    config.model.img_backbone.update(depth=18, base_channels=8, frozen_stages=-1)
-    config.model.update(
-        image_hw=(32, 96),
-        neck_channels=4,
-        depth_channels=16,
-        context_channels=8,
-        depth_bins_m=(2.0, 58.0, 8.0),
-        voxel_size_m=(6.4, 6.4, 8.0),
-        trunk_channels=8,
-        bev_neck_channels=4,
-        decode_rule={"max_cells": 40},
-    )
-    config.inputs.update(scale=1.0, pad_hw=(32, 96))
-    config.train_cfg = {"max_epochs": 2, "val_interval": 2}
-    config.train_dataloader = {"batch_size": 2, "num_workers": 0}
-    config.log_interval, config.amp = 1, None
-    return config
-
-
-def write_sweeps(dataroot: Path, index) -> None:
-    """Some thousand points around the vehicle in every keyframe."""
-    for row in range(len(index)):
-        path = dataroot / index[row].lidar_path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        random = np.random.RandomState(row)
-        points = np.zeros((3000, 5), dtype=np.float32)
-        points[:, :2] = random.uniform(-40, 40, (3000, 2))
-        points[:, 2] = random.uniform(-2, 3, 3000)
-        path.write_bytes(points.tobytes())
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory, one_thread):
-    """Data with LiDAR, configs of a teacher and a student, weights, and the store of every profile."""
-    folder = tmp_path_factory.mktemp("bevdepth")
-    dataroot = write_ten_classes(tmp_path_factory.mktemp("nuscenes"))
-    config = small_config()
-    config.dump(folder / "teacher.py")
-    torch.save({"state_dict": bevdepth_cases.state_dict(build_detector(config))}, folder / "teacher.pth")
-    config.merge_from_dict({"teacher": "teacher.py", "distiller": {"terms": TERMS}})
-    config.dump(folder / "student.py")
-    data = ["--dataroot", str(dataroot), "--version", VERSION, "--split", "all"]
-    stores = {}
-    for profile in ("exact", "compact", "focal"):
-        stores[profile] = folder / f"{profile}.zarr"
-        options = ["--profile", profile, "--workers", "0", "--threads", "1", "--focal-margins", "12.8,1"]
-        command = [str(folder / "teacher.py"), *data, "--checkpoint", str(folder / "teacher.pth"), *options]
-        # No sweep is there yet: a dump needs none.
-        assert dump([*command, "--out", str(stores[profile])]) == 0
-    index = load_or_build_index(str(dataroot), VERSION, "all")
-    write_sweeps(dataroot, index)
-    return SimpleNamespace(folder=folder, dataroot=dataroot, data=data, index=index, **stores)
+    """See make_case."""
+    folders = (tmp_path_factory.mktemp(name) for name in ("bevdepth", "nuscenes"))
+    return make_case(*folders, ("exact", "compact", "focal"))
 
 
 def seen_by_hand(case):
@@ -209,7 +158,7 @@ def options(case, config: Path, **changes) -> DistillOptions:
 @pytest.mark.parametrize("drawn_by", ["worker", "training"])
 def test_areas_and_heatmaps_lie_where_the_head_looks(case, drawn_by):
     """In the ego frame on BEV maps, whoever draws them; on images in the LiDAR frame."""
-    got = prepare(options(case, case.folder / "student.py"))
+    got = prepare(options(case, case.folder / "still.py"))
     batch = got.batch(case.dataroot)
     inputs, samples = batch["inputs"], batch["data_samples"]
     targets = got.model.source.targets(inputs, samples, batch["extras"])
@@ -227,6 +176,36 @@ def test_areas_and_heatmaps_lie_where_the_head_looks(case, drawn_by):
     for region, silhouette in zip(drawn.images, silhouettes, strict=True):
         assert silhouette.any()
         assert (region.weight.bool() | ~silhouette).all()
+
+
+def test_an_augmented_student_is_shown_one_moved_world(case):
+    """Its boxes, cells and cameras move together: the pooled map of a turned ground is the turned map."""
+    turned = Drawn(None, bev_matrix(90, 1.0, mirror_x=True, mirror_y=False))
+    batches = {}
+    for name, drawn in (("still", Drawn(None, None)), ("turned", turned)):
+        got = prepare(options(case, case.folder / "student.py"))
+        with mock.patch.object(Augmentation, "draw", return_value=drawn):
+            batches[name] = got.batch(case.dataroot)
+    assert torch.equal(batches["still"]["inputs"]["images"], batches["turned"]["inputs"]["images"])
+    moves = batches["turned"]["extras"]["moves"][0]
+    student = got.model.student.eval()
+    cells = {}
+    for name, batch in batches.items():
+        frame = {key: values[:, -1] for key, values in batch["inputs"].items()}
+        rig = student._rig(frame)
+        cells[name] = frustum_geometry(student.backbone.frustum, rig)[0]
+        (truth,) = ground_truth(batch["data_samples"])
+        batch["boxes"] = move_boxes(truth.boxes, frame["lidar2ego"][0])
+    wanted = cells["still"].double() @ moves.bev[:3, :3].T
+    torch.testing.assert_close(cells["turned"].double(), wanted, atol=1e-3, rtol=1e-4)
+    expected = move_boxes(batches["still"]["boxes"], moves.bev)
+    torch.testing.assert_close(batches["turned"]["boxes"], expected, atol=1e-3, rtol=1e-4)
+    warped = got.model.source.targets(
+        *(batches["turned"][key] for key in ("inputs", "data_samples", "extras"))
+    )
+    plain = got.model.source.targets(*(batches["still"][key] for key in ("inputs", "data_samples", "extras")))
+    # Turned by a quarter, then x mirrored: rows and columns change places.
+    torch.testing.assert_close(warped.map("bev_feats"), plain.map("bev_feats").transpose(-1, -2))
 
 
 def test_a_student_streams(case, tmp_path):

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from when some are damaged, and what it says."""
+"""Which checkpoint a run continues from when some are damaged, and what it says."""
 
 from __future__ import annotations
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_cases import FRAMES, SPLIT, recorded_losses
 
 from camera3d.checkpoint import load_official
@@ -92,7 +96,7 @@ def test_evaluation_keeps_the_best_student(workshop, tmp_path, one_thread, capfd
     load_official(build_detector(load_config(config)), tmp_path / "best.pth")
     assert (tmp_path / "validation/metrics_summary.json").exists()
     assert (
-        "is of a distillation: its student is trained here, on the ground truth alone"
+        "is for a distillation: here its student is trained on the ground truth alone"
         in capfd.readouterr().err
     )
     run = read_run(str(tmp_path), "student")
@@ -102,6 +106,11 @@ def test_evaluation_keeps_the_best_student(workshop, tmp_path, one_thread, capfd
     assert run.results.is_file()
     assert run.scores["NDS"] == [(1, pytest.approx(run.metrics["nds"]))]
     assert list(run.losses) == ["loss", "detection"]
+    board = EventAccumulator(str(next(tmp_path.rglob("events.out.*")).parent), {"images": 0}).Reload()
+    (picture,) = board.Images("held-out frame")
+    assert picture.step == FRAMES
+    pixels = imread(io.BytesIO(picture.encoded_image_string))
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
     assert run.losses["detection"] == [(step, pytest.approx(value)) for step, value in run.losses["loss"]]
 
 

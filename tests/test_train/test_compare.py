@@ -146,7 +146,7 @@ def test_any_layout_of_results_is_read(tmp_path, annotated):
         found = ResultsJson(path)
         assert {token: found[token] for token in found.tokens} == annotated
     ours.write_bytes(ours.read_bytes()[:-10])
-    with pytest.raises(NotARun, match=r"ours\.json is no results JSON"):
+    with pytest.raises(NotARun, match=r"ours\.json is not a results JSON"):
         ResultsJson(ours)
 
 
@@ -163,8 +163,8 @@ def test_a_few_frames_of_many_take_little_memory(tmp_path, annotated):
 
 
 REFUSED = {
-    "no run": (["nowhere"], "NotARun: nowhere is no folder: name the work folder of a training"),
-    "an empty folder": (["{empty}"], "is no run: name the work folder of a training"),
+    "no run": (["nowhere"], "NotARun: nowhere is not a folder: name the work folder of a training"),
+    "an empty folder": (["{empty}"], "is not a run: name the work folder of a training"),
     "metrics of something else": (["{broken}"], "metrics.json has no nds, mean_ap, tp_errors, per_class"),
     "no folder for the page": (["{run}", "--out", "nowhere/c.html"], "there is no folder nowhere"),
     "too many": (["{run}"] * 9, "9 runs: at most 8"),

@@ -44,6 +44,13 @@ def test_what_is_wrong_is_found(workshop, tmp_path, capsys, more, says):
     assert says in capsys.readouterr().err
 
 
+def test_a_schedule_of_epochs_that_moves_every_step(workshop, tmp_path, capsys):
+    schedule = [{"type": "CosineAnnealingLR", "by_epoch": True, "begin": 0, "convert_to_iter_based": True}]
+    config = workshop.student_config("every-step", param_scheduler=schedule)
+    assert train_detector.main(workshop.arguments(config, tmp_path / "work", "--dry-run")) == 0
+    assert "CosineAnnealingLR" in capsys.readouterr().out
+
+
 def test_a_disk_without_room(workshop, tmp_path, capsys, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path: usage)

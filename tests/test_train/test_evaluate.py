@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +26,7 @@ from cache_schema.writer import StoreWriter
 from camera3d.data import ImagePipeline, build_index
 from camera3d.detectors import build_detector
 from camera3d.detectors.builder import load_config
-from camera3d.evaluation import predict_split
+from camera3d.evaluation import predict_split, results_file
 from extract.dump_teacher import main as dump_teacher
 from train import evaluation_run
 from train.evaluate import main
@@ -243,6 +245,40 @@ def test_a_place_that_cannot_be_written_is_found_out_first(
         assert "another folder" in err
 
 
+@pytest.mark.parametrize("with_out", [True, False], ids=["--out", "temporary files"])
+def test_a_disk_that_is_too_full_is_found_out_before_a_frame_is_predicted(
+    weights, dumped, dataset, tmp_path, with_out, capsys, monkeypatch
+):
+    def predicts(*_, **__):
+        raise AssertionError("frames were predicted for nothing")
+
+    monkeypatch.setattr(evaluation_run, "stored_detections", predicts)
+    monkeypatch.setattr("camera3d.evaluation.evaluate.predict_split", predicts)
+    usage = shutil.disk_usage(tmp_path)._replace(free=150_000)
+    monkeypatch.setattr(results_file.shutil, "disk_usage", lambda path: usage)
+    out = ["--out", str(tmp_path / "out")] if with_out else []
+    for source in (weights, ["--from-cache", str(dumped)]):
+        assert main([*source, *dataset, "--split", "one", *out]) == 2
+        err = capsys.readouterr().err
+        assert "ResultsUnwritable: the results of 2 samples take up to 0.2 MB" in err
+        assert "Make room, or give another folder" in err
+
+
+def test_a_disk_that_fills_up_meanwhile_is_one_sentence(dumped, dataset, tmp_path, capsys):
+    """The kernel refuses a file beyond the limit as it refuses one on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        source = ["--from-cache", str(dumped), *dataset, "--split", "one"]
+        assert main([*source, "--out", str(tmp_path / "out")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    out, err = capsys.readouterr()
+    assert f"{tmp_path / 'out' / 'results_nusc.json'} cannot be written: File too large" in err
+    assert "Make room" in err
+    assert (out, list((tmp_path / "out").iterdir())) == ("", [])
+
+
 def test_student_with_extra_parts_is_refused(weights, dataset, tmp_path, capsys):
     config, flag, checkpoint = weights
     bigger = torch.load(checkpoint, weights_only=True)["state_dict"] | {
@@ -260,7 +296,7 @@ REFUSED = {
     "two things": (["--results", "a.json", "--from-cache", "b.zarr"], "name one thing to evaluate"),
     "digest of no store": (
         ["--results", "a.json", "--expect-digest", "0" * 64],
-        "--expect-digest is of a store: name it with --from-cache",
+        "--expect-digest concerns a store: name it with --from-cache",
     ),
     "config alone": (["config.py"], "name one thing to evaluate"),
     "no such file": (["--results", "/nowhere/a.json"], "no results JSON /nowhere/a.json"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
+from camera3d.detectors.query_based.deformable import ObjectDeformableAttention
 from train.losses import (
     AreaL2,
     ChannelWiseDivergence,

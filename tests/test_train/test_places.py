@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from train_cases import ROOT
 
-from camera3d.detectors.bevformer.attention import ObjectDeformableAttention
 from camera3d.detectors.builder import build_detector
 from camera3d.detectors.protocol import BEV_MAP
+from camera3d.detectors.query_based.deformable import ObjectDeformableAttention
 from train.distillers.areas import AreaOptions, bev_area_on, heatmap
 from train.distillers.compared import BevPair
 from train.losses import gaussian_heatmap, resize_heatmap

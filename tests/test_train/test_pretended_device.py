@@ -24,7 +24,7 @@ def found(request, tmp_path_factory):
     return {"family": request.param, **json.loads(done.stdout.splitlines()[-1])}
 
 
-@pytest.mark.parametrize("part", ["step", "focal step"])
+@pytest.mark.parametrize("part", ["step", "focal step", "augmented step"])
 def test_a_training_step_has_the_numbers_of_the_cpu(found, part):
     step = found[part]
     assert step["places"] == ["pretended"]
@@ -42,9 +42,9 @@ def test_what_stays_on_the_host_fails(found):
     assert "Expected all tensors to be on the same device" in found["mixed"]
 
 
-@pytest.mark.parametrize("part", ["step", "focal step", "stream"])
+@pytest.mark.parametrize("part", ["step", "focal step", "augmented step", "stream"])
 def test_a_host_seldom_waits(found, part):
     waits = found[part]["waits"]
     assert waits, "nothing was counted"
-    most = MOST_WAITS[found["family"]][part.removeprefix("focal ")]
+    most = MOST_WAITS[found["family"]][part.split()[-1]]
     assert sum(waits.values()) <= most, found[part]["sites"]

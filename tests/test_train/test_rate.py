@@ -96,4 +96,6 @@ def test_a_training_takes_and_logs_the_scaled_rate(workshop, tmp_path, one_threa
     shown = json.loads(scalars[0])["base_lr"] if "base_lr" in scalars[0] else json.loads(scalars[0])["lr"]
     assert shown == pytest.approx(RATE * 2 / 8 * warm_up, rel=1e-3)
     log = next(tmp_path.glob("*/*.log")).read_text()
-    assert "learning rate 5e-05: the config's 0.0002 is for 8 samples a step, here are 2 samples" in log
+    assert (
+        "learning rate 5e-05: the config's 0.0002 is for 8 samples a step, and this run has 2 samples" in log
+    )

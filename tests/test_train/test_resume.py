@@ -22,6 +22,7 @@ LIMIT_S = 120.0
 EPOCHS = 2
 PLANS = {
     "plain": {},
+    "averaged": {"ema": {"decay": 0.9, "ramp_steps": 3}},
     "accumulated in bfloat16": {"optim_wrapper.accumulative_counts": 2, "amp": "bf16"},
     # Of the first segment, two frames see their history.
     "streamed": {

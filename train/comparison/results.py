@@ -64,7 +64,7 @@ def _parsed(path: Path) -> Mapping[str, _Boxes]:
     try:
         found = json.loads(path.read_bytes())["results"]
     except (ValueError, KeyError, TypeError) as error:
-        raise NotARun(f"{path} is no results JSON in the official format: {error!r}") from None
+        raise NotARun(f"{path} is not a results JSON in the official format: {error!r}") from None
     if not isinstance(found, dict):
-        raise NotARun(f"{path} is no results JSON in the official format: `results` is no object")
+        raise NotARun(f"{path} is not a results JSON in the official format: `results` is not an object")
     return found

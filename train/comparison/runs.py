@@ -63,8 +63,8 @@ def read_run(path: str, name: str) -> Run:
     metrics, results = evaluation / METRICS_NAME, evaluation / RESULTS_NAME
     if not (scalars or metrics.is_file() or results.is_file()):
         raise NotARun(
-            f"{path} is no {'run' if folder.is_dir() else 'folder'}: name the work folder of a training, what"
-            " evaluate.py --out left, a results JSON, or a store"
+            f"{path} is not a {'run' if folder.is_dir() else 'folder'}: name the work folder of a training,"
+            " what evaluate.py --out left, a results JSON, or a store"
         )
     records = [record for file in scalars for record in _records(file)]
     return Run(

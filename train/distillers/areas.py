@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from camera3d.boxes import move_boxes
+from camera3d.data.queue_dataset import MOVES
 from camera3d.detectors import OutputSpec
 from camera3d.detectors.samples import ground_truth
 from camera3d.instance_areas import bev_area, pv_areas
@@ -20,7 +21,7 @@ from camera3d.picture_areas import box_areas, valid_cells
 from train.distillers.compared import BevPair, ComparedMaps, LevelPair
 from train.losses import gaussian_heatmap, resize_heatmap
 from train.losses.regions import Region
-from train.targets import TeacherTargets
+from train.targets import TargetWarp, TeacherTargets
 from train.targets.layout import TargetLayout
 
 # Of a frame, what places boxes on the student's maps.
@@ -56,7 +57,8 @@ class SampleAreas(NamedTuple):
     images: for each compared level (N, h, w) instance areas.
     heatmap: (H, W) float32, the ground truth's, on the teacher's BEV map.
     confidence: (Q,) float32, of the teacher's queries.
-    seen: for each compared level (N, h, w) bool, which cells hold a part of the picture; empty when all do.
+    seen: for each compared level (N, h, w) bool, which cells hold a part of the picture, and of a moved map
+        what the teacher saw; empty when that is all of them. Areas and heatmaps hold none of the others.
     """
 
     hidden_bev: Region | None
@@ -91,7 +93,7 @@ class AreaArtist:
         """The areas of one sample.
 
         Args:
-            truth: (n, 9) or (n, 4) annotated boxes.
+            truth: (n, 9) or (n, 4) annotated boxes, where the sample's augmentation has them.
             teacher: of this sample alone.
             frame: what places them, of the student's input, see FRAME_NAMES: `lidar2img` (N, 4, 4), and
                 `lidar2ego` (4, 4) for BEV maps in the ego frame; of 2D boxes `image_hw` and `valid_hw` (2,).
@@ -103,29 +105,38 @@ class AreaArtist:
         if options.queries and drawn:
             (detected,) = teacher.detected_boxes(**limits)
             boxes = torch.cat((boxes, detected[:, :7].to(boxes)))
+        looked_at = maps.levels if self.images or self.seen else ()
+        seen = [_seen(teacher, level.teacher) for level in looked_at]
         images = level_areas(boxes, frame, maps.levels, options) if self.images else []
         if bev is not None and bev.student.frame == "ego":
             boxes, truth = move_boxes(boxes, frame["lidar2ego"]), move_boxes(truth, frame["lidar2ego"])
         return SampleAreas(
+            # What is hidden need not be compared.
             hidden_bev=_bev_region(boxes, bev.student, bev, options) if self.hidden_bev else None,
-            bev=_bev_region(boxes, bev.teacher, bev, options) if self.bev else None,
-            images=tuple(map(Region.of, images)),
-            heatmap=Region.of(heatmap(truth, bev)) if self.heatmap else None,
+            bev=_bev_region(boxes, bev.teacher, bev, options, teacher) if self.bev else None,
+            images=tuple(Region.of(_within(*pair)) for pair in zip(images, seen, strict=False)),
+            heatmap=Region.of(_within(heatmap(truth, bev), _seen(teacher, bev.teacher)))
+            if self.heatmap
+            else None,
             confidence=Region.of(teacher.confidence(**limits)[0]) if self.confidence else None,
-            seen=tuple(picture_cells(frame, maps.levels)) if self.seen else (),
+            # Pictures that are padded are never moved.
+            seen=tuple(picture_cells(frame, maps.levels) or (seen if teacher.moves is not None else ()))
+            if self.seen
+            else (),
         )
 
 
 class DrawAreas:
     """Adds `areas` to an item of a training dataset that has its targets."""
 
-    def __init__(self, artist: AreaArtist, layout: TargetLayout) -> None:
-        self.artist, self.layout = artist, layout
+    def __init__(self, artist: AreaArtist, layout: TargetLayout, warp: TargetWarp) -> None:
+        self.artist, self.layout, self.warp = artist, layout, warp
 
     def __call__(self, item: dict[str, object]) -> dict[str, object]:
         """The item with `areas`, a SampleAreas."""
         (truth,) = ground_truth([item["data_samples"]])
-        teacher = TeacherTargets([item["targets"]], self.layout)
+        moves = [item[MOVES]] if MOVES in item else None
+        teacher = TeacherTargets([item["targets"]], self.layout, self.warp, moves)
         frame = {name: item[name][-1] for name in FRAME_NAMES if name in item}
         return item | {"areas": self.artist.draw(truth.boxes, teacher, frame)}
 
@@ -180,5 +191,23 @@ def heatmap(boxes: Tensor, bev: BevPair) -> Tensor:
     return resize_heatmap(drawn[None], tuple(bev.teacher.shape[-2:]))[0]
 
 
-def _bev_region(boxes: Tensor, own: OutputSpec, bev: BevPair, options: AreaOptions) -> Region:
-    return Region.of(bev_area_on(boxes, own, bev, options)[None])
+def _bev_region(
+    boxes: Tensor,
+    own: OutputSpec,
+    bev: BevPair,
+    options: AreaOptions,
+    teacher: TeacherTargets | None = None,
+) -> Region:
+    """Of all cells of a map, or of those that a teacher saw."""
+    area = bev_area_on(boxes, own, bev, options)
+    return Region.of((area if teacher is None else _within(area, _seen(teacher, own)))[None])
+
+
+def _seen(teacher: TeacherTargets, own: OutputSpec) -> Tensor | None:
+    """Which cells of one of its maps the teacher of a sample saw; None: all."""
+    inside = teacher.inside(own.name, tuple(own.shape[-2:]))
+    return None if inside is None else inside[0]
+
+
+def _within(weight: Tensor, seen: Tensor | None) -> Tensor:
+    return weight if seen is None else weight * seen

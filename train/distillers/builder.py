@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from camera3d.detectors import Detector
+from camera3d.detectors.query_based.bev_decoder import value_projections
 from camera3d.errors import ConfigInvalid
 from train.distillers.compared import BevPair, ComparedMaps
 from train.distillers.config import DistillerConfig
@@ -36,10 +37,14 @@ def build_distiller(
     """
     artist = area_artist(chosen, maps, teacher)
     start = start_weights(config, chosen, student, teacher)
+    if teacher.layer_head:
+        projections = value_projections(teacher.layer_head)
+    else:
+        projections = student.sampling_projections(teacher.head)
     context = TermContext(
         maps=maps,
         sampling=sampling_kind(teacher),
-        projections=tuple(student.sampling_projections(teacher.head)),
+        projections=tuple(projections),
         query_numbers=teacher.specs["query_boxes"].shape[-1] if "query_boxes" in teacher.specs else None,
     )
     terms = {}

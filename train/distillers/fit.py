@@ -9,8 +9,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from cache_schema.detections import DETECTION_BOXES, DETECTION_SCORES
+from camera3d.data.augmentation import Augmentation
 from camera3d.detectors import Detector, OutputSpec
-from camera3d.detectors.protocol import IMAGE_MAP, with_role
+from camera3d.detectors.protocol import BEV_MAP, IMAGE_MAP, with_role
 from camera3d.errors import StartUnfit, shown
 from train.distillers.areas import AreaArtist
 from train.distillers.compared import BevPair, ComparedMaps, LevelPair, bev_pair, level_pairs
@@ -18,6 +19,7 @@ from train.distillers.config import DistillerConfig
 from train.distillers.terms import SAMPLING_ARRAYS
 from train.targets.checks import TargetsUnfit
 from train.targets.description import TeacherDescription
+from train.targets.warp import REFERENCES, TargetWarp
 
 SHOWN_FAULTS = 3  # of a head that does not fit: the rest is alike
 
@@ -65,6 +67,7 @@ def compared_maps(
             faults.append(str(error))
     if bev is not None:
         faults += _bev_faults(reading_bev(chosen, teacher), bev)
+    faults += _moved_query_faults(config, chosen, own)
     if faults:
         raise TargetsUnfit(refusal(config, teacher, faults))
     return ComparedMaps(levels=levels, bev=bev, student_images=tuple(with_role(student, IMAGE_MAP)))
@@ -115,6 +118,20 @@ def area_artist(chosen: DistillerConfig, maps: ComparedMaps, teacher: TeacherDes
     )
 
 
+def target_warp(config: Config, maps: ComparedMaps, teacher: TeacherDescription) -> TargetWarp:
+    """What moves the targets of augmented samples."""
+    bev_maps = teacher.with_role(BEV_MAP)
+    placed = [*bev_maps[:1], *(spec for spec in teacher.specs.values() if spec.name == REFERENCES)]
+    return TargetWarp(
+        image_hw=tuple(config.inputs.pad_hw),
+        # Cells correspond: a student's stride in its pixels is the teacher's in its own.
+        pixels={level.teacher.name: level.student.stride for level in maps.levels},
+        extents_m={spec.name: spec.extent_m for spec in placed},
+        bev_map=bev_maps[0].name if bev_maps else None,
+        bev_hw=tuple(bev_maps[0].shape[-2:]) if bev_maps else (1, 1),
+    )
+
+
 def _missing_roles(
     chosen: DistillerConfig,
     own: Mapping[str, OutputSpec],
@@ -146,6 +163,18 @@ def _query_faults(
         if ours.shape != theirs.shape:
             return [f"{term} term: the student's {name} are {ours.shape}, the teacher's {theirs.shape}"]
     return []
+
+
+def _moved_query_faults(config: Config, chosen: DistillerConfig, own: Mapping[str, OutputSpec]) -> list[str]:
+    augmentation = Augmentation.from_config(config)
+    if augmentation is None or augmentation.bev is None or REFERENCES not in own:
+        return []
+    return [
+        f"{name} term: under augmentation.bev objects move, and the student's queries stay at their places:"
+        " query by query there is nothing to compare. Leave the term or augmentation.bev out"
+        for name, needs in chosen.needs.items()
+        if needs.aligned
+    ]
 
 
 def _level_faults(

@@ -75,7 +75,7 @@ class DistillationStep:
 
     @property
     def pv_seen(self) -> list[Tensor | None]:
-        """For each compared level (B, N, h, w) bool, which cells hold a part of the picture; None: all."""
+        """For each compared level (B, N, h, w) bool, which cells of pictures the teacher saw; None: all."""
         if not self._areas[0].seen:
             return [None] * len(self._maps.levels)
         return [torch.stack(level) for level in zip(*(areas.seen for areas in self._areas), strict=True)]

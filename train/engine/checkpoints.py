@@ -1,4 +1,4 @@
-"""Checkpoints to go on from: each with a digest beside it, and chosen by it."""
+"""Checkpoints to continue from: each with a digest beside it, and chosen by it."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from camera3d.data import (
     collate_queue,
     streaming_frames,
 )
+from camera3d.data.augmentation import Augmentation
 from camera3d.data.coco.train_dataset import CocoTrainDataset
 from camera3d.data.datasets import COCO
 from camera3d.data.lidar_depth import LIDAR_DEPTH
@@ -68,13 +69,14 @@ def train_loader(
             transforms=transforms,
         )
         sampler = ResumableSampler(_rows(config, dataset, dataset.annotated_rows, seed), **place)
-        return _loader(dataset, sampler, batch_size, workers)
+        return loader_of(dataset, sampler, collate_queue, batch_size=batch_size, workers=workers)
     left_out = set(INPUT_NAMES) | (set() if config.get("lidar_depth", True) else {LIDAR_DEPTH})
     shared = {
         "point_cloud_range": config.get("ground_truth_range") or config.model.point_cloud_range,
         "class_names": config.model.class_names,
         "distort": config.get("distort", True),
         "extra_inputs": [name for name in inputs if name not in left_out],
+        "augmentation": Augmentation.from_config(config),
         "unknown_velocity": config.get("unknown_velocity", "zero"),
         "seed": seed,
         "transforms": transforms,
@@ -92,7 +94,7 @@ def train_loader(
             **shared,
         )
         sampler = ResumableSampler(_rows(config, dataset, range(len(dataset)), seed), **place)
-    return _loader(dataset, sampler, batch_size, workers)
+    return loader_of(dataset, sampler, collate_queue, batch_size=batch_size, workers=workers)
 
 
 def _rows(config: Config, dataset: Dataset, rows: Sequence[int], seed: int) -> Sequence[int]:
@@ -104,13 +106,16 @@ def _rows(config: Config, dataset: Dataset, rows: Sequence[int], seed: int) -> S
     return [rows[number] for number in chosen]
 
 
-def _loader(dataset: Dataset, sampler: Sampler, batch_size: int, workers: int) -> DataLoader:
+def loader_of(
+    dataset: Dataset, sampler: Sampler, collate: Callable, *, batch_size: int, workers: int
+) -> DataLoader:
+    """Batches of a training, read by `workers` processes. A failure in one of them is told in words."""
     return TellingLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=RoomForBatches(collate_queue),
+        collate_fn=RoomForBatches(collate),
         prefetch_factor=PREFETCHED if workers else None,
         pin_memory=torch.cuda.is_available(),
         # The reader's checksums and open files live as long as its worker.

@@ -51,10 +51,11 @@ def dry_run(
             epochs, steps = config.train_cfg.max_epochs, len(loader)
             for schedule in config.param_scheduler:
                 built = until_the_end(schedule, epochs, epochs * steps)
-                PARAM_SCHEDULERS.build(built, default_args={"optimizer": wrapper.optimizer})
-        except (KeyError, TypeError, ValueError) as error:
+                given = {"optimizer": wrapper.optimizer, "epoch_length": steps}
+                PARAM_SCHEDULERS.build(built, default_args=given)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise ConfigInvalid(f"optim_wrapper or param_scheduler does not work: {error}") from error
-    room = require_room(model, options.work_dir)
+    room = require_room(model, options.work_dir, averaged=config.get("ema") is not None)
     images = 0
     if is_first_process():
         images = sum(check_images(options.dataroot, index.frames()) for index in indices if index is not None)
@@ -63,11 +64,15 @@ def dry_run(
     return f"{head}\n  images      {images:,}, all there\n  disk        {room}\ndry run: nothing was written"
 
 
-def require_room(model: nn.Module, work_dir: str | Path) -> str:
-    """Bytes of the checkpoints and exports that a training keeps, and what is free. Raises ConfigInvalid."""
+def require_room(model: nn.Module, work_dir: str | Path, *, averaged: bool = False) -> str:
+    """Bytes of the checkpoints and exports that a training keeps, and what is free. Raises ConfigInvalid.
+
+    Args:
+        averaged: whether checkpoints hold an average of the weights too.
+    """
     learnt = sum(w.numel() * w.element_size() for w in model.parameters() if w.requires_grad)
     whole = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    needed = CHECKPOINTS * (whole + MOMENTS * learnt) + 2 * whole
+    needed = CHECKPOINTS * ((2 if averaged else 1) * whole + MOMENTS * learnt) + 2 * whole
     folder = Path(work_dir).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free

@@ -164,7 +164,7 @@ class RequireFinite(Hook):
         if skipped >= self.may_skip:
             before = f" after {skipped} that were left out" if skipped else ""
             raise TrainingNotFinite(
-                f"{message}\nThe training stopped there{before}, and wrote nothing of it. Look at the"
+                f"{message}\nThe training stopped there{before}, and wrote nothing of that step. Look at the"
                 " samples, or take a lower learning rate or amp=bf16; --resume continues from the last"
                 f" checkpoint. --skip-nonfinite {self.may_skip + 1} would leave out such a step.",
                 on_every_rank=True,

@@ -11,6 +11,7 @@ from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from train.engine.averaging import kept_detector
 from train.engine.export import export, plain_detector
 
 
@@ -43,7 +44,7 @@ class EndHistories(Hook):
     To carry one that no sample looks at leaves the losses as they are, but not the gradients' last bits.
 
     Args:
-        every: so many steps a run may be resumed, see `resumable_steps` of the samplers.
+        every: a run may be resumed after multiples of this many steps, see `resumable_steps` of the samplers.
     """
 
     def __init__(self, every: int) -> None:
@@ -98,4 +99,4 @@ class ExportStudent(Hook):
     @staticmethod
     def _export(runner, name: str) -> None:
         if is_main_process():
-            export(plain_detector(runner.model), Path(runner.work_dir) / name)
+            export(kept_detector(runner), Path(runner.work_dir) / name)

@@ -7,8 +7,11 @@ from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from camera3d.data.datasets import COCO
+from camera3d.detectors.protocol import Detections
 from camera3d.evaluation import evaluate_detector
-from train.engine.export import plain_detector
+from train.engine.averaging import kept_detector
+from train.engine.pictures import held_out_picture, shown_frame
 
 
 @LOOPS.register_module()
@@ -31,7 +34,10 @@ class ExactEpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class EvaluationLoop(BaseLoop):
-    """Scores the student as its dataset is scored. `dataloader` carries the frames, streamed by scene."""
+    """Scores the student as its dataset is scored, and shows one frame of nuScenes in TensorBoard.
+
+    `dataloader` carries the frames, which are streamed by scene.
+    """
 
     def __init__(
         self, runner: object, dataloader: DataLoader, evaluator: Evaluator, *, out_dir: str, workers: int = 2
@@ -44,7 +50,14 @@ class EvaluationLoop(BaseLoop):
         runner, frames = self.runner, self.dataloader.dataset
         runner.call_hook("before_val")
         runner.call_hook("before_val_epoch")
-        detector = plain_detector(runner.model)
+        detector = kept_detector(runner)
+        shown = None if frames.index.dataset == COCO else shown_frame(frames.index)
+        seen: dict[str, Detections] = {}
+
+        def watch(token: str, found: Detections) -> None:
+            if token == shown.sample_token:
+                seen[token] = found
+
         metrics = evaluate_detector(
             detector,
             frames.index,
@@ -55,8 +68,13 @@ class EvaluationLoop(BaseLoop):
             out_dir=self.out_dir,
             device=next(detector.parameters()).device,
             workers=self.workers,
+            watch=None if shown is None else watch,
         )
         runner.model.train()
+        for found in seen.values():  # in the first process
+            picture = held_out_picture(shown, found, frames.dataroot)
+            board = runner.visualizer.get_backend("TensorboardVisBackend")
+            board.add_image("held-out frame", picture, step=runner.iter)
         summary = metrics.summary
         runner.call_hook("after_val_epoch", metrics=summary)
         runner.call_hook("after_val")

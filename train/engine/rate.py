@@ -69,7 +69,7 @@ def scaled(config: Config, step: StepSize) -> tuple[dict, str]:
     optimizer = wrapper.get("optimizer", {})
     base, rate = base_samples(config), optimizer.get("lr")
     if base is None:
-        return wrapper, f"learning rate {rate or 'as torch has it'}, not scaled; {step}"
+        return wrapper, f"learning rate {rate or 'of torch itself'}, not scaled; {step}"
     if not isinstance(rate, int | float):
         raise ConfigInvalid(
             f"optim_wrapper.optimizer.lr: give the rate that auto_scale_lr scales, or {SWITCH}"
@@ -79,6 +79,6 @@ def scaled(config: Config, step: StepSize) -> tuple[dict, str]:
     if step.samples == base:
         return wrapper, f"learning rate {rate:g}, the config's: it is meant for {step}"
     return wrapper, (
-        f"learning rate {new:g}: the config's {rate:g} is for {base} samples a step, here are {step}."
+        f"learning rate {new:g}: the config's {rate:g} is for {base} samples a step, and this run has {step}."
         f" {SWITCH} keeps the config's"
     )

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from camera3d.data import SplitIndex
 from camera3d.detectors.builder import plain_config
 from camera3d.errors import ConfigInvalid, shown
+from train.engine.extending import EPOCHS_FACT
 
 # What decides a step's result. Intervals of logs, checkpoints and evaluations may change between runs.
 DECIDING = (
@@ -27,6 +28,8 @@ DECIDING = (
     "segment_length",
     "single_frame_steps",
     "distort",
+    "augmentation",
+    "ema",
     "class_balanced",
     "amp",
     "auto_scale_lr",
@@ -42,7 +45,7 @@ def run_facts(config: Config, index: SplitIndex, targets: str) -> dict[str, str]
         targets: where the teacher's outputs come from: a store's fingerprint, or the teacher.
     """
     facts = {name: _text(plain_config(config.get(name))) for name in DECIDING}
-    facts["train_cfg.max_epochs"] = str(config.get("train_cfg", {}).get("max_epochs"))
+    facts[EPOCHS_FACT] = str(config.get("train_cfg", {}).get("max_epochs"))
     facts["frames"] = hashlib.sha256(index.columns["sample_token"].tobytes()).hexdigest()[:12]
     return facts | {"targets": targets}
 
@@ -53,9 +56,12 @@ def require_same_run(checkpoint: Path | str, then: Mapping[str, object], now: Ma
         line for name, value in now.items() if name in then for line in _changes(name, then[name], value)
     ]
     if changed:
+        longer = ""
+        if then.get(EPOCHS_FACT) != now.get(EPOCHS_FACT):
+            longer = f" A training is made longer by --epochs {now.get(EPOCHS_FACT)}."
         raise ConfigInvalid(
             f"cannot resume {checkpoint}: the run's settings changed:\n{shown(changed)}\n"
-            "Give the same as before, or start anew in another work folder."
+            f"Give the same as before, or start anew in another work folder.{longer}"
         )
 
 
@@ -69,7 +75,7 @@ def _changes(name: str, then: object, now: object) -> list[str]:
     if re.fullmatch("[0-9a-f]{12}", str(then)):
         if then == hashlib.sha256(str(now).encode()).hexdigest()[:12]:
             return []
-        return [f"{name}: another one then, of which the checkpoint has the digest alone; {now} now"]
+        return [f"{name}: another value then, and the checkpoint has only its digest; {now} now"]
     return list(_differences(name, json.loads(str(then)), json.loads(str(now))))
 
 

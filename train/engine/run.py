@@ -1,4 +1,4 @@
-"""The two trainings: a detector alone, and a student with a teacher's targets."""
+"""The trainings: a detector alone, a student with a teacher's targets, a head on a store's maps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import barrier
 from mmengine.logging import print_log
 from torch import nn
+from torch.utils.data import DataLoader
 
 from camera3d.checkpoint import read_state_dict
 from camera3d.data import DatasetChoice, ImagePipeline, SplitIndex
@@ -18,13 +20,14 @@ from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, draw_weights
 from camera3d.devices import checked_device, process_group, told
 from camera3d.errors import CheckpointMismatch
-from train.distillers import build_distiller
+from train.distillation_head import append_layer, head_setting
 from train.distillers.config import DistillerConfig
+from train.engine.augmenting import inputs_of, require_augmentable
 from train.engine.data import require_images, train_loader, val_loader
 from train.engine.dry_run import dry_run
 from train.engine.kernels import fast_products, repeatable
 from train.engine.log_lines import head, weights_of_terms
-from train.engine.options import NO_SPLIT, DistillOptions, TrainOptions
+from train.engine.options import NO_SPLIT, DistillOptions, HeadOptions, TrainOptions
 from train.engine.resuming import run_facts
 from train.engine.runner import build_runner, require_schedule
 from train.engine.segments import history_of
@@ -48,7 +51,7 @@ def train_detector(options: TrainOptions) -> Path | str:
         detector = initial_detector(config, options)
         if config.get("distiller") is not None:
             print_log(
-                f"{options.config} is of a distillation: its student is trained here, on the ground truth"
+                f"{options.config} is for a distillation: here its student is trained on the ground truth"
                 " alone. train/distill_from_cache.py distils.",
                 "current",
                 level=logging.WARNING,
@@ -76,14 +79,7 @@ def distill(options: DistillOptions) -> Path | str:
         setting = target_setting(config, chosen, options, index, student, device)
         # A live teacher has drawn its first weights by now: the terms' own layers must not depend on that.
         torch.manual_seed(options.seed + 1)
-        model = build_distiller(
-            config,
-            chosen,
-            student=student,
-            teacher=setting.teacher,
-            maps=setting.maps,
-            source=setting.source,
-        )
+        model = setting.distiller(config, chosen, student)
         return _train(
             model,
             config,
@@ -95,6 +91,40 @@ def distill(options: DistillOptions) -> Path | str:
             transforms=setting.transforms,
             told={**setting.told, "terms": weights_of_terms(chosen)},
         )
+
+
+def train_head(options: HeadOptions) -> Path | str:
+    """Train a distillation head on the BEV maps of a store, and write what it says there as a layer.
+
+    Returns the layer's place, or what a dry run found. Everything that can be told before the first step is.
+
+    Raises:
+        CacheError, Camera3DError: something the user can put right.
+    """
+    config = options.load_config()
+    with (
+        repeatable(config.get("deterministic", False)),
+        process_group(told(checked_device(options.device))) as device,
+    ):
+        setting = head_setting(config, options)
+        head = initial_detector(setting.config, options)
+        done = _train(
+            head,
+            setting.config,
+            options,
+            setting.index,
+            None,
+            device,
+            targets=setting.reader.digest,
+            make_loader=setting.loader,
+            sees_images=False,
+            told=setting.told,
+        )
+        if options.dry_run:
+            return f"{done}\n{setting.layer_told()}"
+        barrier()  # the first process has exported the weights
+        head.load_state_dict(read_state_dict(done))
+        return append_layer(head, setting, options, device)
 
 
 def indices(config: Config, options: TrainOptions) -> tuple[SplitIndex, SplitIndex | None]:
@@ -111,10 +141,14 @@ def indices(config: Config, options: TrainOptions) -> tuple[SplitIndex, SplitInd
 
 
 def initial_detector(config: Config, options: TrainOptions) -> Detector:
-    """A detector with random weights, and those of `init_from` that fit."""
+    """A detector with random weights, and those of `init_from` that fit.
+
+    Raises ConfigInvalid: its history or its augmentation cannot be.
+    """
     torch.manual_seed(options.seed)
     detector = build_detector(config)
     detector.history = history_of(config, detector)
+    require_augmentable(config, detector)
     draw_weights(detector)
     loaded = set() if options.init_from is None else load_fitting(detector, options.init_from)
     # By the keys of its checkpoints, which may be other ones than its modules' names.
@@ -144,13 +178,6 @@ def load_fitting(detector: nn.Module, checkpoint: str | Path) -> set[str]:
     return set(fitting)
 
 
-def inputs_of(model: nn.Module) -> tuple[str, ...]:
-    """What a detector, or the student of a distiller, reads of a frame in training."""
-    student = getattr(model, "student", model)
-    # A detector of somebody's own may know only what the seam had first.
-    return (*student.inputs, *getattr(student, "training_inputs", ()))
-
-
 def _train(
     model: nn.Module,
     config: Config,
@@ -161,6 +188,8 @@ def _train(
     *,
     targets: str,
     transforms: Sequence[Callable] = (),
+    make_loader: Callable[..., DataLoader] = train_loader,
+    sees_images: bool = True,
     told: Mapping[str, str] | None = None,
 ) -> Path | str:
     require_schedule(config)
@@ -171,7 +200,7 @@ def _train(
         if options.check_images:
             require_images(options.dataroot, index, validation)
         given = config.get("train_dataloader", {})
-        loader = train_loader(
+        loader = make_loader(
             config,
             index,
             options.dataroot,
@@ -192,7 +221,8 @@ def _train(
             device=device,
         )
         if options.dry_run:
-            return dry_run(said, model, config, options, loader, (index, validation), device)
+            seen = (index, validation) if sees_images else ()
+            return dry_run(said, model, config, options, loader, seen, device)
         runner = build_runner(
             model,
             config,
@@ -204,6 +234,7 @@ def _train(
             resume=options.resume,
             skip_nonfinite=options.skip_nonfinite,
             facts=run_facts(config, index, targets),
+            extend=options.epochs is not None,
         )
         print_log(said, "current")
         runner.train()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import logging
 import math
 import os
 import pickle
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,7 +29,9 @@ from camera3d.errors import CheckpointMismatch, ConfigInvalid
 from camera3d.files import replace_with
 from camera3d.logs import quiet_mmengine, to_stderr
 from train.engine import hooks, log_lines, loops  # noqa: F401  registered by name below
+from train.engine.averaging import AverageOptions
 from train.engine.checkpoints import chosen_checkpoint, remove_strays, write_digest
+from train.engine.extending import EPOCHS_FACT, replayed, require_more, rewound, told
 from train.engine.finite import require_finite_weights
 from train.engine.optimising import with_amp
 from train.engine.rate import StepSize, scaled
@@ -39,11 +44,16 @@ class TrainingRunner(Runner):
     Args:
         device: of this process.
         facts: what the run is made of; a checkpoint with other facts is refused.
+        extend: whether a checkpoint may be of a run of other length, see extending.py.
         options: mmengine's.
     """
 
-    def __init__(self, *, device: torch.device, facts: Mapping[str, str], **options) -> None:
-        self._device, self._facts = device, dict(facts)
+    def __init__(
+        self, *, device: torch.device, facts: Mapping[str, str], extend: bool = False, **options
+    ) -> None:
+        self._device, self._facts, self._extend = device, dict(facts), extend
+        self._schedules = copy.deepcopy(options["param_scheduler"])
+        self._epochs_then: object = None
         super().__init__(**options)
 
     def _init_model_weights(self) -> None:
@@ -114,17 +124,39 @@ class TrainingRunner(Runner):
             chosen = chosen_checkpoint(self.work_dir)
             self._has_loaded = True
             if chosen is not None:
-                print_log(f"goes on from {chosen}", "current")
+                print_log(f"continues from {chosen}", "current")
                 self.resume(str(chosen))
 
     def load_checkpoint(self, filename: str, *args, **options) -> dict:
         """See mmengine's. Raises ConfigInvalid when the checkpoint is another run's, CheckpointMismatch."""
         try:
-            checkpoint = super().load_checkpoint(filename, *args, **options)
+            with redirect_stdout(io.StringIO()):  # it prints the name of the file
+                checkpoint = super().load_checkpoint(filename, *args, **options)
         except pickle.UnpicklingError as error:
             raise CheckpointMismatch(f"{filename} cannot be read: {reason_of(error)}") from error
-        require_same_run(filename, checkpoint["meta"].get("draws", {}), self._draws())
+        then, now = checkpoint["meta"].get("draws", {}), self._draws()
+        if self._extend and then.get(EPOCHS_FACT, now[EPOCHS_FACT]) != now[EPOCHS_FACT]:
+            done = checkpoint["meta"]["iter"] // len(self.train_dataloader)
+            require_more(filename, done, int(now[EPOCHS_FACT]))
+            self._epochs_then = then[EPOCHS_FACT]
+            then = {name: value for name, value in then.items() if name != EPOCHS_FACT}
+        require_same_run(filename, then, now)
         return checkpoint
+
+    def resume(self, filename: str, *args, **options) -> None:
+        """See mmengine's. A run that is extended follows the schedule of its new length."""
+        super().resume(filename, *args, **options)
+        if self._epochs_then is None:
+            return
+        before = self._rate()
+        rewound(self.optim_wrapper.optimizer)
+        self.param_schedulers = self.build_param_scheduler(copy.deepcopy(self._schedules))
+        replayed(self.param_schedulers, self.iter, self.epoch, len(self.train_dataloader))
+        print_log(told(self._epochs_then, self.max_epochs, before, self._rate()), "current")
+
+    def _rate(self) -> float:
+        """The largest learning rate of a parameter."""
+        return max(group["lr"] for group in self.optim_wrapper.optimizer.param_groups)
 
     def _draws(self) -> Mapping[str, object]:
         """What decides which frames a step sees, and what it makes of them."""
@@ -153,6 +185,7 @@ def build_runner(
     resume: bool,
     skip_nonfinite: int,
     facts: Mapping[str, str],
+    extend: bool = False,
 ) -> TrainingRunner:
     """A runner for a model that holds its initial weights.
 
@@ -160,9 +193,10 @@ def build_runner(
         config: with `optim_wrapper`, `param_scheduler`, `train_cfg` and `checkpoint_interval` as in
             configs/_base_/schedule_24ep.py.
         validation: frames to score on; None: no evaluation.
-        resume: go on from the newest checkpoint in `work_dir`, when there is one.
+        resume: continue from the newest checkpoint in `work_dir`, when there is one.
         skip_nonfinite: see TrainOptions.
         facts: see `run_facts`.
+        extend: let a checkpoint be of a run of other length.
 
     Raises ConfigInvalid when the schedule is missing or cannot be.
     """
@@ -174,10 +208,13 @@ def build_runner(
     resumable = math.lcm(accumulated, train.sampler.resumable_steps)
     interval = -(-config.get("checkpoint_interval", 1000) // resumable) * resumable
     evaluates = validation is not None
+    average = AverageOptions.from_config(config)
+    averages = [] if average is None else [{"type": "AverageStudent", "options": average}]
     wrapper, about_the_rate = scaled(config, StepSize(train.batch_size, get_world_size(), accumulated))
     runner = TrainingRunner(
         device=device,
         facts=facts,
+        extend=extend,
         model=model,
         work_dir=str(work_dir),
         train_dataloader=train,
@@ -202,6 +239,7 @@ def build_runner(
             {"type": "RequireFinite", "may_skip": skip_nonfinite},
             {"type": "SeedEachStep", "seed": seed},
             {"type": "EndHistories", "every": train.sampler.resumable_steps},
+            *averages,
             {"type": "ExportStudent", "interval": interval},
         ],
         log_processor={"type": "StepLines", "terms": list((config.get("distiller") or {}).get("terms", ()))},

@@ -20,7 +20,7 @@ class ResumableSampler(Sampler[int]):
             to a multiple of `world`.
 
     Attributes:
-        resumable_steps: a training can be gone on with after every multiple of so many steps.
+        resumable_steps: a training can be resumed after every multiple of this many steps.
     """
 
     resumable_steps = 1

@@ -98,7 +98,7 @@ class SegmentSampler(Sampler[SegmentFrame]):
 
     Attributes:
         length: of a segment.
-        resumable_steps: a training can be gone on with after every multiple of so many steps.
+        resumable_steps: a training can be resumed after every multiple of this many steps.
     """
 
     def __init__(

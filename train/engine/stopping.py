@@ -40,7 +40,7 @@ def stops_told(work_dir: str | Path) -> Iterator[None]:
             yield
     except (CacheError, ImagesBroken, DataWorkerDied, SharedMemoryShort, WorkDirNotWritable):
         there = checkpoints(work_dir)
-        where = f"the same command with --resume goes on from {there[0]}" if there else "no checkpoint yet"
+        where = f"the same command with --resume continues from {there[0]}" if there else "no checkpoint yet"
         print_log(f"the training stopped; {where}", "current", level=logging.WARNING)
         raise
 

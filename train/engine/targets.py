@@ -8,20 +8,25 @@ from dataclasses import dataclass, field, replace
 import torch
 from mmengine.config import Config
 
+from cache_schema.detections import DETECTION_SCORES
 from cache_schema.fingerprint import digest
+from cache_schema.layers import open_layer
 from cache_schema.reader import TargetReader
 from camera3d.checkpoint import load_official
 from camera3d.data import ImagePipeline, SplitIndex, streaming_frames
+from camera3d.data.augmentation import Augmentation
 from camera3d.data.datasets import COCO
 from camera3d.detectors import Detector
 from camera3d.detectors.builder import build_detector, load_config
 from camera3d.errors import ConfigInvalid
 from camera3d.files import sha256_of
+from train.distillers import Distiller, build_distiller
 from train.distillers.areas import DrawAreas
 from train.distillers.compared import ComparedMaps
 from train.distillers.config import DistillerConfig
 from train.distillers.distiller import TargetSource
-from train.distillers.fit import area_artist, compared_maps, wanted_arrays
+from train.distillers.fit import area_artist, compared_maps, target_warp, wanted_arrays
+from train.engine.augmenting import require_same_moves
 from train.engine.options import SOURCES, DistillOptions
 from train.targets import (
     CachedTargets,
@@ -56,6 +61,12 @@ class TargetSetting:
     transforms: Sequence[Callable] = ()
     told: Mapping[str, str] = field(default_factory=dict)
 
+    def distiller(self, config: Config, chosen: DistillerConfig, student: Detector) -> Distiller:
+        """A distiller around a student that has its initial weights. Raises as `build_distiller`."""
+        return build_distiller(
+            config, chosen, student=student, teacher=self.teacher, maps=self.maps, source=self.source
+        )
+
 
 def target_setting(
     config: Config,
@@ -72,17 +83,29 @@ def target_setting(
 
 
 def from_store(
-    config: Config, chosen: DistillerConfig, student: Detector, reader: TargetReader, index: SplitIndex
+    config: Config,
+    chosen: DistillerConfig,
+    student: Detector,
+    reader: TargetReader,
+    index: SplitIndex,
+    layer: TargetReader | None = None,
 ) -> TargetSetting:
-    """The targets of an open store. Raises TargetsUnfit when it does not go with student and terms."""
-    teacher = TeacherDescription.of_store(reader)
+    """The targets of an open store, and of its layer where there is one.
+
+    Raises TargetsUnfit when it does not go with student and terms.
+    """
+    teacher = TeacherDescription.of_store(reader, layer)
+    layer_spec = None if layer is None else layer.spec
     maps = compared_maps(config, chosen, student.output_specs(tuple(config.inputs.pad_hw)), teacher)
     wanted = wanted_arrays(chosen, maps, teacher)
-    check_store(reader.spec, wanted, tuple(n for n, needs in chosen.needs.items() if needs.whole_maps))
+    whole = tuple(n for n, needs in chosen.needs.items() if needs.whole_maps)
+    check_store(reader.spec, wanted, whole, layer_spec)
     names = dict.fromkeys(name for term in wanted.values() for name in term)
-    layout = TargetLayout.of_store(reader.spec)
-    transforms = (CachedTargets(reader, names), DrawAreas(area_artist(chosen, maps, teacher), layout))
-    return TargetSetting(digest(reader.spec), index, teacher, maps, CacheSource(layout), transforms)
+    layout = TargetLayout.of_store(reader.spec, layer_spec)
+    warp, artist = target_warp(config, maps, teacher), area_artist(chosen, maps, teacher)
+    transforms = (CachedTargets(reader, names, layer), DrawAreas(artist, layout, warp))
+    name = digest(reader.spec) + ("" if layer is None else f", layer {digest(layer.spec)}")
+    return TargetSetting(name, index, teacher, maps, CacheSource(layout, warp), transforms)
 
 
 def _cached(
@@ -99,13 +122,21 @@ def _cached(
     expected = expectation(config, index, load_config(path) if path else None, checkpoint)
     reader = TargetReader(options.cache, expect=expected, expect_digest=options.expect_digest)
     index = covered(index, reader, allow_partial=options.allow_partial)
-    setting = from_store(config, chosen, student, reader, index)
+    name = options.layer or config.get("cache_layer")
+    layer = None if name is None else open_layer(reader, name)
+    setting = from_store(config, chosen, student, reader, index, layer)
     heatmap = any(needs.heatmap for needs in chosen.needs.values())
-    check_areas(reader.spec, vars(chosen.areas), heatmap=heatmap)
+    augmentation = Augmentation.from_config(config)
+    for spec in (reader.spec, *([] if layer is None else [layer.spec])):
+        check_areas(spec, vars(chosen.areas), heatmap=heatmap, augmentation=augmentation)
     if terms := chosen.reading_confidence:
         tokens = [token.decode() for token in index.columns["sample_token"].tolist()]
-        check_confidence(reader, tokens, terms, min_score=chosen.areas.min_score)
-    return replace(setting, told=told_of_store(reader))
+        detects = layer is not None and any(a.name == DETECTION_SCORES for a in layer.spec.arrays)
+        check_confidence(layer if detects else reader, tokens, terms, min_score=chosen.areas.min_score)
+    told = told_of_store(reader)
+    if layer is not None:
+        told["layer"] = f"{name}, {layer.spec.teacher.detector}, digest {layer.digest[:12]}"
+    return replace(setting, told=told)
 
 
 def told_of_store(reader: TargetReader) -> dict[str, str]:
@@ -147,6 +178,11 @@ def _live(
             "--teacher-source live_fd enlarges the student's images, and pictures have borders of their own:"
             " take a cache, or --teacher-source live"
         )
+    if options.layer is not None or config.get("cache_layer") is not None:
+        raise ConfigInvalid(
+            f"--teacher-source {options.teacher_source} reads no store, and a layer is one of a store: leave"
+            " --layer, or cache_layer of the config, out"
+        )
     path = teacher_config_path(config)
     if path is None or options.teacher_checkpoint is None:
         raise ConfigInvalid(
@@ -163,7 +199,8 @@ def _live(
     name = f"{options.teacher_source} {sha256_of(options.teacher_checkpoint)}"
     told = {"store": "none", "teacher": f"{path}, {options.teacher_checkpoint}, {options.teacher_source}"}
     if options.teacher_source == "live":
-        live = LiveSource(teacher, streaming_frames(index, pipeline, options.dataroot))
+        warp = target_warp(config, maps, description)
+        live = LiveSource(teacher, streaming_frames(index, pipeline, options.dataroot), warp)
         return TargetSetting(name, index, description, maps, live, told=told)
     own = ImagePipeline.from_config(config.inputs)
     ratios = {t / s for t, s in zip(pipeline.pad_hw, own.pad_hw, strict=True)} | {pipeline.scale / own.scale}
@@ -173,5 +210,6 @@ def _live(
             f" {config.filename} and {path} must differ by one factor only; they are {own.to_dict()} and"
             f" {pipeline.to_dict()}"
         )
+    require_same_moves(config, student, teacher)
     source = DistortedLiveSource(teacher, pipeline.pad_hw)
     return TargetSetting(name, index, description, maps, source, told=told)

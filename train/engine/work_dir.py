@@ -77,7 +77,11 @@ def _locked(folder: Path) -> int:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            warnings.warn(f"{path} cannot be locked ({error.strerror}): keep trainings apart", stacklevel=2)
+            warnings.warn(
+                f"{path} cannot be locked ({error.strerror}): make sure that no other training uses"
+                " the folder",
+                stacklevel=2,
+            )
             return lock
         holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "another process"
         os.close(lock)

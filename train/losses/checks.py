@@ -20,7 +20,7 @@ def check_shapes(term: str, **expected: tuple[Tensor, Sequence[int | None]]) -> 
     """Raise ShapeMismatch naming every tensor that is not as expected.
 
     Args:
-        term: who asks, for the message.
+        term: the caller's name, for the message.
         expected: name=(tensor, its shape); None stands for any size.
     """
     faults = []

@@ -168,7 +168,7 @@ class MaskedGeneration(nn.Module):
         area_BNHW: Regions,
         rng: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The scalar loss, and the generated maps (B, N, C, H, W) for terms that go on from them.
+        """The scalar loss, and the generated maps (B, N, C, H, W) for terms that use them.
 
         Raises ShapeMismatch when shapes differ.
         """

@@ -5,6 +5,7 @@ from train.targets.checks import TargetsUnfit, check_areas, check_store
 from train.targets.layout import TargetLayout
 from train.targets.live import DistortedLiveSource, LiveSource
 from train.targets.teacher_targets import TeacherTargets
+from train.targets.warp import TargetWarp
 
 __all__ = [
     "CacheSource",
@@ -12,6 +13,7 @@ __all__ = [
     "DistortedLiveSource",
     "LiveSource",
     "TargetLayout",
+    "TargetWarp",
     "TargetsUnfit",
     "TeacherTargets",
     "check_areas",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
 from cache_schema.wording import counted
 from camera3d.data import SplitIndex
+from camera3d.data.augmentation import Augmentation
 from camera3d.data.images import ImagePipeline
 from camera3d.detectors.builder import plain_config
 from camera3d.errors import Camera3DError, shown
@@ -77,16 +79,22 @@ def covered(index: SplitIndex, reader: TargetReader, *, allow_partial: bool) -> 
     )
 
 
-def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_maps: tuple[str, ...]) -> None:
+def check_store(
+    spec: StoreSpec,
+    wanted: Mapping[str, tuple[str, ...]],
+    whole_maps: tuple[str, ...],
+    layer: StoreSpec | None = None,
+) -> None:
     """Whether the store holds what each term reads.
 
     Args:
         wanted: by term, the teacher's outputs, which it gives.
         whole_maps: the terms that compare whole maps.
+        layer: of the store, where one is read.
 
     Raises TargetsUnfit with a line for every term that cannot be had, and what would do.
     """
-    held = {array.name for array in spec.arrays}
+    held = {array.name for one in (spec, layer) if one is not None for array in one.arrays}
     roles = {array.name: array.role for array in spec.teacher_outputs}
     faults = []
     for term, names in wanted.items():
@@ -112,7 +120,13 @@ def check_store(spec: StoreSpec, wanted: Mapping[str, tuple[str, ...]], whole_ma
 HEATMAP_MARGIN_M = 1.5
 
 
-def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = False) -> None:
+def check_areas(
+    spec: StoreSpec,
+    areas: Mapping[str, float],
+    *,
+    heatmap: bool = False,
+    augmentation: Augmentation | None = None,
+) -> None:
     """Whether a store of profile `focal` kept what lies in the areas that the terms look at.
 
     Outside of what it kept, a term would be given the mean of a block of cells and take it for the teacher's.
@@ -120,30 +134,60 @@ def check_areas(spec: StoreSpec, areas: Mapping[str, float], *, heatmap: bool = 
     Args:
         areas: `min_score`, `at_most`, `bev_margin_m` and `pv_margin_cells` of the terms.
         heatmap: whether a term looks under the ground-truth heatmap.
+        augmentation: of the student, which moved maps read a little more for, see `reach_of_margins`.
 
     Raises TargetsUnfit with a line for each that asks for more.
     """
     if spec.focal is None:
         return
+    cell = bev_cell_m(spec)
+    areas = {**areas, **reach_of_margins(areas, augmentation, cell)}
     drawn = spec.focal.areas
     kept = {"min_score": spec.focal.min_score}
     kept |= {name: drawn.get(name) for name in ("at_most", "bev_margin_m", "pv_margin_cells")}
+    made = "store was dumped" if spec.layer is None else "layer was made"
     faults = [
-        f"areas.{name}: {areas[name]:g}, and the store was dumped with {limit:g}"
+        f"areas.{name}: {areas[name]:g}, and the {made} with {limit:g}"
         for name, limit in kept.items()
         if limit is not None and (areas[name] < limit if name == "min_score" else areas[name] > limit)
     ]
-    margin, reach = kept["bev_margin_m"], max(HEATMAP_MARGIN_M, bev_cell_m(spec))
+    reach = {"bev_margin_m": max(HEATMAP_MARGIN_M, cell), "pv_margin_cells": 0.0}
+    margin, reach = kept["bev_margin_m"], reach_of_margins(reach, augmentation, cell)["bev_margin_m"]
     if heatmap and margin is not None and margin < reach:
         faults.append(
             f"bev_heatmap: its heatmap reaches {reach:g} m beyond a box, and the store was dumped with"
             f" {margin:g}"
         )
     if faults:
+        what, remedy = "store (profile focal)", "dump again with --focal-min-score and --focal-margins"
+        if spec.layer is not None:
+            what, remedy = "layer", "make another layer with --min-score"
         raise TargetsUnfit(
-            f"the areas of the terms reach beyond what the store (profile focal) kept:\n{shown(faults)}\n"
-            "Set them to what was kept, or dump again with --focal-min-score and --focal-margins."
+            f"the areas of the terms reach beyond what the {what} kept:\n{shown(faults)}\n"
+            f"Set them to what was kept, or {remedy}."
+            + ("" if augmentation is None else " Moved maps read further: augmentation counts in.")
         )
+
+
+def reach_of_margins(
+    areas: Mapping[str, float], augmentation: Augmentation | None, bev_cell_m: float
+) -> dict[str, float]:
+    """How far around the boxes, in the teacher's own maps, cells are read for areas of moved maps.
+
+    A margin in a map that was made smaller is a wider one in the map it came from, a square one that is
+    turned reaches further along the axes, and a moved cell is read from its four neighbours.
+
+    Args:
+        areas: `bev_margin_m` and `pv_margin_cells` in the moved maps.
+    """
+    reach = {name: areas[name] for name in ("bev_margin_m", "pv_margin_cells")}
+    if augmentation is not None and augmentation.bev is not None:
+        reach["bev_margin_m"] = reach["bev_margin_m"] / augmentation.bev.scale[0] + 1.5 * bev_cell_m
+    if augmentation is not None and augmentation.image is not None:
+        turn = math.radians(min(augmentation.image.rotate_deg, 45.0))
+        wider = (math.cos(turn) + math.sin(turn)) / augmentation.image.zoom[0]
+        reach["pv_margin_cells"] = reach["pv_margin_cells"] * wider + 1
+    return reach
 
 
 def bev_cell_m(spec: StoreSpec) -> float:

@@ -71,6 +71,8 @@ def spread(sample_tokens: Sequence[str], count: int) -> list[str]:
 def way_down(spec: StoreSpec, best: float) -> str:
     """How to let more count: half the best score, with one digit, unless the store kept less."""
     kept_from = 0.0 if spec.focal is None else spec.focal.min_score
+    if spec.layer is not None and (best < kept_from or best == 0):
+        return "Train the head longer, or make another layer with a lower --min-score"
     if best < kept_from or best == 0:
         return "Dump again with a lower --focal-min-score: this store kept nothing"
     lower = max(float(f"{best / 2:.0e}"), kept_from)

@@ -9,12 +9,13 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from cache_schema.array_spec import ArraySpec
+from cache_schema.array_spec import QUERY, ArraySpec
 from cache_schema.detections import DETECTION_ARRAYS
 from cache_schema.errors import StoreNotFound
 from cache_schema.reader import TargetReader
 from camera3d.detectors import Detector, OutputSpec
 from camera3d.detectors.protocol import TeacherHead, with_role
+from camera3d.detectors.query_based.start import of_queries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,9 @@ class TeacherDescription:
         stored: names of those that there are targets of.
         image_scale: factor from camera pixels to the teacher's input.
         image_fit: `fit` of its image pipeline, if that has one.
-        head: the weights behind the image maps, by the detector's keys; empty when it has none.
+        head: the weights behind the image maps, by the detector's keys; empty when it has none. With a layer
+            its head stands in place of the teacher's queries and their decoder.
+        layer_head: of these the layer's; empty without one.
     """
 
     name: str
@@ -38,23 +41,36 @@ class TeacherDescription:
     image_scale: float
     head: Mapping[str, Tensor] = field(repr=False)
     image_fit: tuple[int, ...] | None = None
+    layer_head: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_store(cls, reader: TargetReader) -> TeacherDescription:
-        """Raises Corrupt when the teacher's head is damaged."""
-        spec = reader.spec
-        try:
-            head = {name: torch.from_numpy(values) for name, values in reader.read_teacher_head().items()}
-        except StoreNotFound:
-            head = {}
+    def of_store(cls, reader: TargetReader, layer: TargetReader | None = None) -> TeacherDescription:
+        """A teacher; with a layer of its store, what it adds, and its queries instead of the teacher's own.
+
+        Raises Corrupt when a head is damaged.
+        """
+        spec, head, layer_head = reader.spec, _head_of(reader), {}
+        arrays, stored = list(spec.teacher_outputs), list(spec.arrays)
+        if layer is not None:
+            own = {array.name for array in layer.spec.arrays}
+            other_queries = any(array.role == QUERY for array in layer.spec.arrays)
+            arrays, stored = (
+                [a for a in known if a.name not in own and not (other_queries and a.role == QUERY)]
+                + list(layer.spec.arrays)
+                for known in (arrays, stored)
+            )
+            if layer.spec.layer.reads is not None:
+                layer_head = _head_of(layer)
+                head = {key: values for key, values in head.items() if not of_queries(key)} | layer_head
         return cls(
-            name=str(reader.path),
+            name=str(reader.path if layer is None else layer.path),
             profile=spec.profile,
-            specs={array.name: _output_spec(array) for array in spec.teacher_outputs},
-            stored=frozenset(array.name for array in spec.arrays),
+            specs={array.name: _output_spec(array) for array in arrays},
+            stored=frozenset(array.name for array in stored),
             image_scale=spec.inputs.pipeline["scale"],
             image_fit=_fit(spec.inputs.pipeline),
             head=head,
+            layer_head=layer_head,
         )
 
     @classmethod
@@ -84,6 +100,13 @@ class TeacherDescription:
 def _fit(pipeline: Mapping[str, object]) -> tuple[int, ...] | None:
     fit = pipeline.get("fit")
     return None if fit is None else tuple(fit)
+
+
+def _head_of(reader: TargetReader) -> dict[str, Tensor]:
+    try:
+        return {name: torch.from_numpy(values) for name, values in reader.read_teacher_head().items()}
+    except StoreNotFound:
+        return {}
 
 
 def _output_spec(array: ArraySpec) -> OutputSpec:

@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache_schema.detections import DETECTION_ARRAYS, MAX_DETECTIONS
+from camera3d.data.queue_dataset import MOVES
 from camera3d.detectors import Detector, Outputs
 from camera3d.detectors.protocol import QUERY
 from camera3d.streaming import run_scene
 from train.targets.layout import TargetLayout
 from train.targets.teacher_targets import TeacherTargets
+from train.targets.warp import TargetWarp
 
 
 class LiveSource:
@@ -30,11 +32,12 @@ class LiveSource:
     Args:
         teacher: with its weights, on the device; frozen here.
         frames: undistorted frames of the index that is trained on, prepared as the teacher wants them.
+        warp: what moves targets of augmented samples.
     """
 
-    def __init__(self, teacher: Detector, frames: Dataset) -> None:
+    def __init__(self, teacher: Detector, frames: Dataset, warp: TargetWarp) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.frames = frames
+        self.frames, self.warp = frames, warp
         self.layout = layout_of(teacher)
 
     @torch.no_grad()
@@ -57,14 +60,15 @@ class LiveSource:
                 for _, outputs in run_scene(self.teacher, frames, device, torch.no_grad):  # noqa: B007
                     pass
                 samples += sample_arrays(self.teacher, outputs)
-        return TeacherTargets(samples, self.layout)
+        return TeacherTargets(samples, self.layout, self.warp, extras.get(MOVES))
 
 
 class DistortedLiveSource:
     """`live_fd`: the teacher sees what the student sees, enlarged, as the released HeatmapDistiller has it.
 
     That is the student's photometrically distorted images and its short queue with a dropped frame, instead
-    of what the teacher was trained to be evaluated on. Exists to be compared with.
+    of what the teacher was trained to be evaluated on. Augmented samples it sees augmented: nothing is to be
+    moved. Exists to be compared with.
 
     Args:
         teacher: with its weights, on the device; frozen here.

@@ -88,16 +88,17 @@ def _bytes_chart(facts: Mapping[str, Any]) -> str:
 def _health(findings: Findings | None) -> str:
     if findings is None:
         return "<p>Not looked at, as --skip-verify was given. Run verify to read every byte.</p>"
+    found = findings.all_faults()
     if findings.complete:
         verdict = '<p class="good">Every byte is as it was written.</p>'
-    elif findings.faults:
-        verdict = f'<p class="bad">{counted(len(findings.faults), "fault")}.</p>'
+    elif found:
+        verdict = f'<p class="bad">{counted(len(found), "fault")}.</p>'
     else:
         verdict = '<p class="bad">Not all of the plan is there yet; what is there has no fault.</p>'
-    faults = table(("File", "What is wrong"), [(f.path, f.what) for f in findings.faults[:_MOST_FAULTS]])
-    more = len(findings.faults) - _MOST_FAULTS
+    faults = table(("File", "What is wrong"), [(f.path, f.what) for f in found[:_MOST_FAULTS]])
+    more = len(found) - _MOST_FAULTS
     rest = f"<p>{more:,} more: run verify for all of them.</p>" if more > 0 else ""
-    return verdict + pairs(summary_rows(findings)) + (faults if findings.faults else "") + rest
+    return verdict + pairs(summary_rows(findings)) + (faults if found else "") + rest
 
 
 def _gallery(frames: Mapping[str, Any], unreadable: Sequence[str]) -> str:
@@ -122,7 +123,7 @@ def _losses(facts: Mapping[str, Any], tally: Tally) -> str:
     said = {
         "exact": "Nothing is left out: every array is as the teacher gave it, in the dtype of the table.",
         "compact": "Maps are int8 with one step a channel and sample. All else is as the teacher gave it.",
-        "focal": "Maps are int8 around the instances, over a coarse background; of queries the confident.",
+        "focal": "Maps are int8 around the instances, over a coarse background, and only confident queries.",
     }
     text = f"<p>{escaped(said[facts['profile']])}</p>"
     if tally.kept_queries:

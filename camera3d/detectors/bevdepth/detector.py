@@ -38,6 +38,8 @@ from camera3d.errors import CheckpointMismatch, ConfigInvalid, ShapeMismatch
 STRIDE = 16
 # The depth in metres of the pixels that the LiDAR hits, (B, N, H, W): read in training alone.
 LIDAR_DEPTH, DEPTH_TARGET = "lidar_depth", "depth_target"
+# What moves the BEV map against the ego frame, (B, 4, 4): read in training alone.
+BEV_TRANSFORM = "bev_transform"
 IMAGE_PARTS = ("backbone.img_backbone.", "backbone.img_neck.")
 GRID_BUFFERS = ("voxel_size", "voxel_coord", "voxel_num", "frustum")
 EGO_FRAMES = ("mean", "camera")
@@ -143,7 +145,7 @@ class BEVDepth(CameraDetector):
         self.grid = BevGrid(cell_m=tuple(voxel_size_m[:2]), low_m=self.point_cloud_range[:2])
         self.decode_rule = DecodeRule(**(decode_rule or {}))
         self.criterion = BEVDepthCriterion(**(criterion or {}))
-        self.training_inputs = (LIDAR_DEPTH,) if self.criterion.depth_weight else ()
+        self.training_inputs = (BEV_TRANSFORM, *((LIDAR_DEPTH,) if self.criterion.depth_weight else ()))
 
     def own_form(self, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
         """The weights, when they were trained on this grid and frustum.
@@ -240,7 +242,8 @@ class BEVDepth(CameraDetector):
 
     def streamed_outputs(self, batch: Mapping[str, Tensor], state: object) -> tuple[Outputs, object]:
         """See Detector. Every frame passes the image half once, with gradient."""
-        outputs, state = super().streamed_outputs(batch, state)
+        read = (*self.inputs, BEV_TRANSFORM, "has_prev")
+        outputs, state = self.encode({name: batch[name][:, -1] for name in read if name in batch}, state)
         return {**outputs, **self._depth_target(batch)}, state
 
     def _depth_target(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -297,7 +300,7 @@ class BEVDepth(CameraDetector):
                 now = frame["cam_ego2global"].double()
             sensor2ego = torch.linalg.inv_ex(now).inverse @ then.double() @ sensor2ego
         own = frame if earlier is None else earlier._asdict()
-        bev_transform = frame.get("bev_transform")
+        bev_transform = frame.get(BEV_TRANSFORM)
         if bev_transform is None:
             bev_transform = torch.eye(4, dtype=torch.float64, device=sensor2ego.device).expand(
                 len(sensor2ego), 4, 4

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
+from mmcv.cnn.bricks.transformer import FFN
 from mmdet.models.layers import LearnedPositionalEncoding
 
-from camera3d.detectors.bevformer.attention import (
-    ObjectDeformableAttention,
-    SpatialCrossAttention,
-    TemporalSelfAttention,
-)
-from camera3d.detectors.bevformer.decoder import ObjectDecoder, ObjectDecoderLayer
+from camera3d.detectors.bevformer.attention import SpatialCrossAttention, TemporalSelfAttention
 from camera3d.detectors.bevformer.encoder import BEVFormerEncoder, BEVFormerLayer
 from camera3d.detectors.bevformer.head import BEVFormerHead
 from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
+from camera3d.detectors.query_based.bev_decoder import build_object_decoder
 from camera3d.detectors.query_based.branches import CODE_WEIGHTS
+from camera3d.detectors.query_based.counts import require_counts
 
 
 def build_bevformer_head(
@@ -41,10 +38,17 @@ def build_bevformer_head(
     Args:
         bev_hw: cells of the BEV map along y and x.
         pillar_heights: points a BEV cell's pillar is projected at; `pillar_points` must be a multiple of it.
-    """
 
-    def ffn() -> FFN:
-        return FFN(embed_dims=embed_dims, feedforward_channels=ffn_dims, num_fcs=2, ffn_drop=dropout)
+    Raises ConfigInvalid when a number cannot be.
+    """
+    require_counts(
+        embed_dims=embed_dims,
+        num_heads=num_heads,
+        num_queries=num_queries,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        **dict(zip(("bev_hw[0]", "bev_hw[1]"), bev_hw, strict=True)),
+    )
 
     encoder = BEVFormerEncoder(
         layers=[
@@ -59,7 +63,7 @@ def build_bevformer_head(
                     num_points=pillar_points,
                     dropout=dropout,
                 ),
-                ffn=ffn(),
+                ffn=FFN(embed_dims=embed_dims, feedforward_channels=ffn_dims, num_fcs=2, ffn_drop=dropout),
                 embed_dims=embed_dims,
             )
             for _ in range(encoder_layers)
@@ -67,24 +71,13 @@ def build_bevformer_head(
         point_cloud_range=point_cloud_range,
         num_heights=pillar_heights,
     )
-    decoder = ObjectDecoder(
-        layers=[
-            ObjectDecoderLayer(
-                self_attention=MultiheadAttention(
-                    embed_dims,
-                    num_heads,
-                    attn_drop=dropout,
-                    dropout_layer={"type": "Dropout", "drop_prob": dropout},
-                    batch_first=True,
-                ),
-                cross_attention=ObjectDeformableAttention(
-                    embed_dims=embed_dims, num_heads=num_heads, num_points=decoder_points, dropout=dropout
-                ),
-                ffn=ffn(),
-                embed_dims=embed_dims,
-            )
-            for _ in range(decoder_layers)
-        ]
+    decoder = build_object_decoder(
+        layers=decoder_layers,
+        embed_dims=embed_dims,
+        num_heads=num_heads,
+        ffn_dims=ffn_dims,
+        points=decoder_points,
+        dropout=dropout,
     )
     transformer = BEVFormerTransformer(
         encoder=encoder,

@@ -17,12 +17,10 @@ from camera3d.detectors.base import eval_mode
 from camera3d.detectors.bevformer.builder import build_bevformer_head
 from camera3d.detectors.bevformer.start import HeadScale, start_weights
 from camera3d.detectors.protocol import BEV_MAP, IMAGE_MAP, Outputs, OutputSpec, TeacherHead, with_role
-from camera3d.detectors.query_based.detector import EXACT, QueryDetector
-from camera3d.detectors.query_based.start import HEAD, require_same_range
+from camera3d.detectors.query_based.bev_decoder import value_projections
+from camera3d.detectors.query_based.detector import QueryDetector
+from camera3d.detectors.query_based.start import require_same_range
 from camera3d.errors import StartUnfit
-
-# Of a decoder layer's attention to the BEV map.
-VALUE_PROJECTION = f"{HEAD}transformer.decoder.layers.{{}}.attentions.1.value_proj."
 
 
 @MODELS.register_module()
@@ -67,9 +65,6 @@ class BEVFormer(QueryDetector):
     def output_specs(self, image_hw: tuple[int, int]) -> tuple[OutputSpec, ...]:
         """See Detector."""
         head = self.pts_bbox_head
-        attention = head.transformer.decoder.layers[0].attentions[1]
-        heads, points = attention.num_heads, attention.num_points
-        per_point = ("head", "bev_level", "point")
         return (
             *self.image_map_specs(image_hw),
             OutputSpec(
@@ -81,9 +76,7 @@ class BEVFormer(QueryDetector):
                 frame="lidar",
             ),
             *self.prediction_specs(),
-            self.query_spec("sampling_locations", (heads, 1, points, 2), (*per_point, "xy"), EXACT),
-            self.query_spec("attention_weights", (heads, 1, points), per_point),
-            self.query_spec("focal_feats", (head.embed_dims,), ("channel",)),
+            *self.sampling_specs(),
         )
 
     def encode(self, frame: Mapping[str, Tensor], state: object = None) -> tuple[Outputs, object]:
@@ -131,7 +124,7 @@ class BEVFormer(QueryDetector):
         own = self.output_specs((1, 1))
         require_same_range(own, teacher.specs)
         if not with_role(teacher.specs, BEV_MAP):
-            raise StartUnfit(["the teacher has no BEV map that its decoder was learnt on"])
+            raise StartUnfit(["the teacher has no BEV map that its decoder was trained on"])
         attention = self.pts_bbox_head.transformer.decoder.layers[0].attentions[1]
         return start_weights(
             kind,
@@ -143,14 +136,8 @@ class BEVFormer(QueryDetector):
         )
 
     def sampling_projections(self, weights: Mapping[str, Tensor]) -> list[nn.Linear]:
-        """See Detector: the value projection of every decoder layer, frozen, in single precision."""
-        projections: list[nn.Linear] = []
-        while f"{(key := VALUE_PROJECTION.format(len(projections)))}weight" in weights:
-            weight = weights[f"{key}weight"]
-            layer = nn.Linear(weight.shape[1], weight.shape[0])
-            layer.load_state_dict({"weight": weight, "bias": weights[f"{key}bias"]})
-            projections.append(layer.requires_grad_(False))
-        return projections
+        """See Detector and `value_projections`."""
+        return value_projections(weights)
 
 
 def head_scale(specs: Sequence[OutputSpec], image_scale: float) -> HeadScale:

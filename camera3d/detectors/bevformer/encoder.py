@@ -11,12 +11,12 @@ from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor, nn
 
 from camera3d.detectors.bevformer.attention import (
-    MapShapes,
     PillarProjection,
     SpatialCrossAttention,
     TemporalSelfAttention,
     rows_seen,
 )
+from camera3d.detectors.query_based.deformable import MapShapes
 from camera3d.ops.constants import constant
 
 

@@ -10,9 +10,9 @@ from mmdet.models.layers import LearnedPositionalEncoding
 from torch import Tensor, nn
 
 from camera3d.detectors.bevformer.transformer import BEVFormerTransformer
+from camera3d.detectors.query_based.bev_decoder import query_outputs
 from camera3d.detectors.query_based.branches import prediction_branches
 from camera3d.detectors.query_based.detector import named_maps
-from camera3d.detectors.query_based.refinement import centres_to_metres
 
 
 class BEVFormerHead(nn.Module):
@@ -78,21 +78,8 @@ class BEVFormerHead(nn.Module):
     def objects(self, pv_feats: list[Tensor], bev_feats: Tensor) -> dict[str, Tensor]:
         """The outputs of `BEVFormer.output_specs`: query predictions from a BEV map, and the maps."""
         trace = self.transformer.decode_objects(bev_feats, self.query_embedding.weight, self.reg_branches)
-        logits = torch.stack(
-            [
-                branch(feats)
-                for branch, feats in zip(self.cls_branches, trace.query_feats.unbind(1), strict=True)
-            ],
-            dim=1,
-        )
         return {
             **named_maps(pv_feats),
             "bev_feats": bev_feats,
-            "query_logits": logits.float(),
-            "query_boxes": centres_to_metres(trace.boxes_normalised, self.point_cloud_range),
-            "query_feats": trace.query_feats,
-            "reference_points": trace.reference_points,
-            "sampling_locations": trace.sampling_locations,
-            "attention_weights": trace.attention_weights,
-            "focal_feats": trace.focal_feats,
+            **query_outputs(trace, self.cls_branches, self.point_cloud_range),
         }

@@ -11,9 +11,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from camera3d.detectors.bevformer.decoder import DecoderTrace, ObjectDecoder
 from camera3d.detectors.bevformer.encoder import BEVFormerEncoder
 from camera3d.detectors.bevformer.temporal import ego_shift, rotate_bev
+from camera3d.detectors.query_based.bev_decoder import DecoderTrace, ObjectDecoder, decode_objects
 
 CAN_BUS_NUMBERS = 18
 
@@ -115,12 +115,8 @@ class BEVFormerTransformer(nn.Module):
     def decode_objects(
         self, bev_BCHW: Tensor, query_embeds_Q2C: Tensor, reg_branches: nn.ModuleList
     ) -> DecoderTrace:
-        """Run the decoder on a BEV map. An embedding is a position, first half, and a content."""
-        query_pos, query = query_embeds_Q2C.expand(len(bev_BCHW), -1, -1).chunk(2, dim=-1)
-        reference = self.reference_points(query_pos).float().sigmoid()
-        bev_hw = tuple(bev_BCHW.shape[-2:])
-        bev = bev_BCHW.flatten(2).transpose(1, 2)
-        return self.decoder(query, query_pos, bev, reference, reg_branches, bev_hw)
+        """Run the decoder on a BEV map, see `query_based.bev_decoder.decode_objects`."""
+        return decode_objects(self.decoder, self.reference_points, bev_BCHW, query_embeds_Q2C, reg_branches)
 
     def _flatten_levels(self, pv_feats: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
         """(B, N, S, C) with camera and level embeddings added, and the (h, w) of each level."""

@@ -8,6 +8,7 @@ from camera3d.detectors.detr3d.attention import CameraCrossAttention
 from camera3d.detectors.detr3d.decoder import Decoder, DecoderLayer, Transformer
 from camera3d.detectors.detr3d.head import DETR3DHead
 from camera3d.detectors.query_based.branches import CODE_WEIGHTS
+from camera3d.detectors.query_based.counts import require_counts
 
 
 def build_detr3d_head(
@@ -23,7 +24,13 @@ def build_detr3d_head(
     ffn_dims: int = 512,
     dropout: float = 0.1,
 ) -> DETR3DHead:
-    """A head with random weights; the defaults are the released ones."""
+    """A head with random weights; the defaults are the released ones.
+
+    Raises ConfigInvalid when a number cannot be.
+    """
+    require_counts(
+        embed_dims=embed_dims, num_heads=num_heads, num_queries=num_queries, decoder_layers=decoder_layers
+    )
     layers = [
         DecoderLayer(
             self_attention=MultiheadAttention(

@@ -16,7 +16,8 @@ from camera3d.checkpoint import Checkpoint
 from camera3d.detectors.detr3d.builder import build_detr3d_head
 from camera3d.detectors.detr3d.checkpoint import box_form, check_choice, exchange_box_rows
 from camera3d.detectors.protocol import Outputs, OutputSpec, TeacherHead
-from camera3d.detectors.query_based.detector import EXACT, QueryDetector
+from camera3d.detectors.query_based.detector import QueryDetector
+from camera3d.detectors.query_based.predictions import EXACT
 from camera3d.detectors.query_based.start import query_start, require_same_range
 from camera3d.errors import ShapeMismatch, StartUnfit
 

@@ -15,6 +15,11 @@ BRANCHES = ("cls_branches.", "reg_branches.")
 DECODER = ("transformer.decoder.", "transformer.reference_points.")
 
 
+def of_queries(key: str) -> bool:
+    """Whether a weight of a head, by its full key, is of its queries, branches or decoder."""
+    return key.startswith(HEAD) and key.removeprefix(HEAD).startswith((*QUERIES, *BRANCHES, *DECODER))
+
+
 def query_start(kind: str, teacher: Mapping[str, Tensor], student: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of the teacher's weights, by full key, that the student's queries start from.
 
@@ -48,14 +53,15 @@ def query_start(kind: str, teacher: Mapping[str, Tensor], student: Mapping[str, 
 def require_same_range(student: Sequence[OutputSpec], teacher: Sequence[OutputSpec]) -> None:
     """Raise StartUnfit when the queries of the two sit at fractions of different boxes of the world."""
     ours, theirs = (
-        next((spec.extent_m for spec in specs if spec.name == "reference_points"), None)
+        next(((spec.extent_m, spec.frame) for spec in specs if spec.name == "reference_points"), (None, None))
         for specs in (student, teacher)
     )
     if ours != theirs:
+        frames = "" if ours[1] == theirs[1] else f", in the {ours[1]} and the {theirs[1]} frame"
         raise StartUnfit(
             [
-                f"point_cloud_range: the student's is {ours}, the teacher's {theirs}; its queries sit at"
-                " fractions of it"
+                f"point_cloud_range: the student's is {ours[0]}, the teacher's {theirs[0]}{frames};"
+                " its queries sit at fractions of it"
             ]
         )
 

@@ -1,4 +1,4 @@
-"""Fix what decides the last bits of a number, so that two runs of a dump agree."""
+"""Fix what decides the last bits of a number, so that two runs that write a store agree."""
 
 from __future__ import annotations
 
