@@ -11,7 +11,7 @@ from camera3d.detectors.base import CameraDetector
 from camera3d.detectors.protocol import BEV_MAP
 from camera3d.errors import ConfigInvalid
 from extract.focal_areas import FocalAreas, FocalOptions
-from extract.store_spec import array_spec, teacher_arrays
+from extract.store_spec import teacher_arrays
 
 SPEC = OutputSpec(
     name="bev_feats",
@@ -70,7 +70,7 @@ def test_areas_follow_the_frame():
         "lidar2img": torch.eye(4).expand(6, 4, 4),
         "lidar2ego": lidar2ego,
     }
-    array: ArraySpec = array_spec(SPEC)
+    array: ArraySpec = ArraySpec.of_output(SPEC)
     areas = FocalAreas(FocalOptions(bev_margin_m=0.5), arrays=[array], range_m=None)
 
     class NoTruth:
