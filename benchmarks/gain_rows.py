@@ -24,6 +24,8 @@ ALONE, FD3D, HEATMAP = "alone", "FD3D", "heatmap terms, released start"
 HEATMAP_FROM_HEAD = "heatmap terms, head copied"
 STARTS = {"released": "released", "head": "head copied", "head_and_encoder": "head and encoder copied"}
 FD3D_RAW = "FD3D, bev_generation on the raw map"
+# What terms came to ask after the first records, and the answer that they had then.
+LATER_OPTIONS = {"reduction": "mean"}
 FD3D_TERMS = ("pv_generation", "bev_generation", "focal", "query")
 HEATMAP_TERMS = ("pv_divergence", "bev_heatmap")
 RAW = ("bev_generation", "raw")  # the experiment on why bev_generation gains nothing by itself
@@ -78,6 +80,10 @@ class Row:
         config = loaded.to_dict()
         if self.source is not None:
             config["distiller"] = filled_in(config["distiller"])
+            for options in config["distiller"]["terms"].values():
+                for name, as_before in LATER_OPTIONS.items():
+                    if options.get(name) == as_before:
+                        del options[name]
         if rate_factor(loaded, config["train_dataloader"]["batch_size"]) == 1:
             config.pop("auto_scale_lr", None)  # nothing is scaled
         return {name: value for name, value in config.items() if name not in BESIDE_THE_POINT}
