@@ -102,7 +102,7 @@ def test_what_is_scored_and_exported(workshop, tmp_path):
 
     def score(detector, *args, **options):
         scored.append({k: v.clone() for k, v in detector.state_dict().items()})
-        return SimpleNamespace(nds=0.5, mean_ap=0.5, tp_errors={})
+        return SimpleNamespace(summary={"NDS": 0.5, "mAP": 0.5})
 
     with (
         mock.patch.object(AverageStudent, "after_train_iter", recording),
