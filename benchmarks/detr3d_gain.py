@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from common import RESULTS, publish
-from distillation_gain import WORLD, Training, train_once
+from distillation_gain import EPOCHS, WORLD, Training, train_once
 from gain_records import RecordInvalid, Records, step_table, table
 from gain_rows import ALONE, CONFIGS, FD3D, detr3d_rows, start_only
 
@@ -25,7 +25,6 @@ from demo.stages import BATCH_SIZE, StageFailed, Stages, schedule, stop_like_ctr
 RECORDS = Records(RESULTS / "detr3d_gain.jsonl")
 TEACHER = "detr3d-teacher"
 TEACHER_EPOCHS = 12
-HORIZON = "long"
 SEEDS = 3
 START = start_only("head")
 
@@ -36,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--work", default="work/gain", help="folder for everything (default work/gain)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"of each row (default {SEEDS})")
+    parser.add_argument("--horizon", choices=tuple(EPOCHS), default="long", help="default long")
     parser.add_argument("--threads", type=int, default=1, help="of every process (default 1)")
     args = parser.parse_args(argv)
     stages = Stages(Path(args.work).resolve(), args.threads)
@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         stages.generate(**WORLD)
         stages.train(TEACHER, CONFIGS / "detr3d_teacher.py", settings=schedule(TEACHER_EPOCHS, BATCH_SIZE))
-        trainings = [Training(row, HORIZON, stages.folder / TEACHER / "last.pth") for row in detr3d_rows()]
+        trainings = [
+            Training(row, args.horizon, stages.folder / TEACHER / "last.pth") for row in detr3d_rows()
+        ]
         for seed in range(args.seeds):
             for training in trainings:
                 train_once(stages, training, seed, f"detr3d-{training.folder(seed)}", RECORDS)
