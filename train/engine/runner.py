@@ -217,6 +217,8 @@ def build_runner(
         extend=extend,
         model=model,
         work_dir=str(work_dir),
+        # mmengine keeps logs and curves by this name and the second; two runs of a config are not one.
+        experiment_name=str(Path(work_dir).absolute()),
         train_dataloader=train,
         train_cfg={"type": "ExactEpochLoop", **config.train_cfg},
         optim_wrapper=with_amp(wrapper, config.get("amp"), device),
