@@ -16,13 +16,11 @@ from cache_schema.documents import is_there
 from cache_schema.errors import AlreadyPublished, FingerprintMismatch, Problem, StoreNotFound
 from cache_schema.fields import Unfit
 from cache_schema.files import publish_file, remove_abandoned
-from cache_schema.fingerprint import difference
 from cache_schema.folders import inside
 from cache_schema.reader import TargetReader
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath, names_in
-from cache_schema.store_plan import StorePlan
-from cache_schema.writer import StoreWriter
+from cache_schema.writer import StoreWriter, open_begun
 from cache_schema.zarr_metadata import METADATA_NAME, group_document
 
 LAYERS_GROUP = "layers"
@@ -102,18 +100,15 @@ def begin_layer(store: StorePath, name: str, spec: StoreSpec, planned: Mapping[s
         return StoreWriter.create(path, spec, planned=planned)
     except AlreadyPublished as error:
         try:
-            writer = StoreWriter.open(path)
+            return open_begun(
+                path,
+                spec,
+                planned,
+                fault=f"{path} was begun with something else",
+                way_out="Give this layer another name, or remove that one.",
+            )
         except StoreNotFound:
             raise error from None
-    problems = difference(spec, writer.spec)
-    if problems:
-        raise FingerprintMismatch(
-            f"{path} was begun with something else",
-            problems,
-            "Give this layer another name, or remove that one.",
-        )
-    (writer.plan or StorePlan.of({})).require(planned, path)
-    return writer
 
 
 def require_parent(spec: StoreSpec, digest: str | None, path: StorePath) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cache_schema import fingerprint, names
 from cache_schema.documents import is_there
-from cache_schema.errors import AlreadyPublished, Corrupt, SampleMissing
+from cache_schema.errors import AlreadyPublished, Corrupt, FingerprintMismatch, SampleMissing
 from cache_schema.files import published_folder, remove_abandoned
 from cache_schema.folders import inside
 from cache_schema.manifest import MANIFEST_NAME, HeadManifest, read_manifest
@@ -167,3 +167,20 @@ class StoreWriter:
             with contextlib.closing(scene):
                 yield scene
                 scene.finish()
+
+
+def open_begun(
+    path: StorePath, spec: StoreSpec, planned: Mapping[str, int], *, fault: str, way_out: str
+) -> StoreWriter:
+    """The store at that path, which the same work began.
+
+    Raises:
+        StoreNotFound: there is none.
+        FingerprintMismatch: other work began it; with `fault`, what differs, and `way_out`.
+    """
+    writer = StoreWriter.open(path)
+    problems = fingerprint.difference(spec, writer.spec)
+    if problems:
+        raise FingerprintMismatch(fault, problems, way_out)
+    (writer.plan or StorePlan.of({})).require(planned, path)
+    return writer

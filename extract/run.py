@@ -11,13 +11,12 @@ import torch
 from mmengine.config import Config
 
 from cache_schema.disk_room import explained, missing_nbytes
-from cache_schema.errors import AlreadyPublished, FingerprintMismatch, SampleMissing, StoreNotFound
-from cache_schema.fingerprint import difference
+from cache_schema.errors import AlreadyPublished, SampleMissing, StoreNotFound
 from cache_schema.layers import begin_layer, layer_path
 from cache_schema.spec import StoreSpec
 from cache_schema.storage import StorePath, store_path
-from cache_schema.store_plan import StorePlan, some
-from cache_schema.writer import StoreWriter
+from cache_schema.store_plan import some
+from cache_schema.writer import StoreWriter, open_begun
 from camera3d.checkpoint import load_official
 from camera3d.data import DatasetChoice, ImagePipeline, SplitIndex, check_images
 from camera3d.data.worker_errors import worker_deaths_told
@@ -229,18 +228,15 @@ def open_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> 
         FingerprintMismatch: another dump began it; names the parts or the scenes that differ.
     """
     try:
-        writer = StoreWriter.open(path)
+        return open_begun(
+            path,
+            spec,
+            planned,
+            fault=f"{path} was begun by another dump",
+            way_out="Give this dump what that one was given, or another --out; or remove that store.",
+        )
     except StoreNotFound:
         return None
-    problems = difference(spec, writer.spec)
-    if problems:
-        raise FingerprintMismatch(
-            f"{path} was begun by another dump",
-            problems,
-            "Give this dump what that one was given, or another --out; or remove that store.",
-        )
-    (writer.plan or StorePlan.of({})).require(planned, path)
-    return writer
 
 
 def create_store(path: StorePath, spec: StoreSpec, planned: Mapping[str, int]) -> StoreWriter:

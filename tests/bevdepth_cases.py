@@ -16,6 +16,15 @@ from camera3d.detectors import Detector, build_detector
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+# An image pipeline for the small pictures of the tests' nuScenes.
+CUT = {
+    "scale": 0.5,
+    "pad_hw": (32, 80),
+    "mean": MEAN,
+    "std": STD,
+    "to_rgb": False,
+    "resize": "pillow_keep_bottom",
+}
 KEPT = ("voxel_size", "voxel_coord", "voxel_num", "frustum", "num_batches_tracked")
 # What brings the camera numbers to the same scale.
 CAMERA_VARIANCE = (1e6, 1e6, 1e6, 1e6, 1, 1, 1e4, 1, 1, 1e4, *(1,) * 17)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from tqdm import tqdm
@@ -57,6 +57,12 @@ def check_images(
             broken,
         )
     return len(paths)
+
+
+def leaves_dataroot(name: str) -> bool:
+    """Whether a path that a dataset's tables give is none of a file below the dataroot."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not name
 
 
 def image_fault(path: Path, *, any_colour: bool = False) -> str | None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from camera3d.data.annotations import Poses, annotation_columns
 from camera3d.data.can_bus import CanBusMessages
 from camera3d.data.devkit import check_dataroot, open_nuscenes
+from camera3d.data.image_check import leaves_dataroot
 from camera3d.data.index import NuScenesIndex
 from camera3d.data.names import CAMERA_NAMES, CLASS_NAMES
 from camera3d.data.scene_chain import MAX_GAP_S, sample_chains
@@ -197,10 +198,9 @@ def _check_images(sensors: Sequence[_SensorRecords], samples: Sequence[Mapping])
     broken = []
     front_hw = sensors[0].image_hw()
     for sensor in sensors:
-        for name in sensor.filenames:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not name:
-                broken.append((name, "the path leaves the dataroot"))
+        broken += [
+            (name, "the path leaves the dataroot") for name in sensor.filenames if leaves_dataroot(name)
+        ]
         odd = np.flatnonzero((sensor.image_hw() != front_hw).any(axis=1))
         broken += [(sensor.filenames[i], f"not the size of CAM_FRONT, {front_hw[i].tolist()}") for i in odd]
     if broken:

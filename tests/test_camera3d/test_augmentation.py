@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from bevdepth_cases import golden
+from bevdepth_cases import CUT, golden
 
 from camera3d.boxes import decode_official, encode_official, move_boxes, move_encoded
 from camera3d.data import (
@@ -29,14 +29,6 @@ from camera3d.data.plane_move import PlaneMove
 from camera3d.detectors.samples import ground_truth
 from camera3d.errors import ConfigInvalid
 
-CUT = {
-    "scale": 0.5,
-    "pad_hw": (32, 80),
-    "mean": (123.675, 116.28, 103.53),
-    "std": (58.395, 57.12, 57.375),
-    "to_rgb": False,
-    "resize": "pillow_keep_bottom",
-}
 PIPELINE = ImagePipeline(**CUT)
 PADDED = ImagePipeline(**{**CUT, "resize": "opencv", "pad_hw": (48, 80)})
 RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)

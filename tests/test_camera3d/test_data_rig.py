@@ -5,21 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bevdepth_cases import golden
+from bevdepth_cases import CUT, golden
 
 from camera3d.data import ImagePipeline, NuScenesQueueDataset, StreamingFrames, build_index, collate_queue
 from camera3d.data.rig import RIG_NAMES, frame_rig, mean_pose, pose_matrix
 from camera3d.errors import ConfigInvalid, ImagesBroken
 from camera3d.geometry import invert_rigid
 
-CUT = {
-    "scale": 0.5,
-    "pad_hw": (32, 80),
-    "mean": (123.675, 116.28, 103.53),
-    "std": (58.395, 57.12, 57.375),
-    "to_rgb": False,
-    "resize": "pillow_keep_bottom",
-}
 PIPELINE = ImagePipeline(**CUT)
 RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from camera3d.fixed_numerics import WORKSPACE
 from train.engine import kernels, run
-from train.engine.kernels import WORKSPACE, fast_products, repeatable
+from train.engine.kernels import fast_products, repeatable
 
 NAME, VALUE = WORKSPACE
 

@@ -13,6 +13,7 @@ from mmdet.datasets.api_wrappers import COCO
 
 from camera3d.data.coco.folder import annotation_file, images_folder
 from camera3d.data.coco.index import IMAGES_PER_GROUP, CocoIndex, groups_of
+from camera3d.data.image_check import leaves_dataroot
 from camera3d.data.split_index import check_scene_names, text_column
 from camera3d.errors import ConfigInvalid, DatasetNotFound, ImagesBroken, SplitMismatch, shown
 
@@ -141,11 +142,7 @@ def _is_id(value: object) -> bool:
 
 
 def _check_paths(paths: Sequence[PurePosixPath], file: Path) -> None:
-    broken = [
-        (str(path), "the path leaves the dataroot")
-        for path in paths
-        if path.is_absolute() or ".." in path.parts or "\\" in str(path) or "\0" in str(path)
-    ]
+    broken = [(str(path), "the path leaves the dataroot") for path in paths if leaves_dataroot(str(path))]
     if broken:
         lines = shown(f"{path!r}: {why}" for path, why in broken)
         raise ImagesBroken(
